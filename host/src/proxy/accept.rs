@@ -243,6 +243,7 @@ impl Admitted {
             received: 0,
             status: page.status,
             sent: page.bytes.len() as u64,
+            body: page.body as u64,
             reason: page.reason,
             number: 1,
         };

@@ -67,6 +67,8 @@ pub(super) struct Refused {
     pub(super) reason: &'static str,
     /// In bytes.
     pub(super) length: usize,
+    /// Bytes of its body.
+    pub(super) body: usize,
 }
 
 impl ClientStream {
@@ -228,6 +230,7 @@ impl ClientStream {
             status,
             reason: page.reason,
             length: page.bytes.len(),
+            body: page.body,
         });
         Some(page.bytes)
     }

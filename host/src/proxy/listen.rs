@@ -407,6 +407,7 @@ impl Worker {
             received: length.max(received.len()) as u64,
             status,
             sent: sent as u64,
+            body: refused.map_or(0, |refused| refused.body) as u64,
             reason,
             number: client.requests() + 1,
         };

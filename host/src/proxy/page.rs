@@ -18,6 +18,8 @@ pub(super) struct Page {
     /// Why the client is answered so, as a code for programs.
     pub(super) reason: &'static str,
     pub(super) bytes: Bytes,
+    /// Length of the body at the end of these bytes.
+    pub(super) body: usize,
 }
 
 /// The whole response to a request whose head is unknown. The connection is closed after it. Kong
@@ -61,6 +63,7 @@ fn whole(reject: &Reject, sent: ResponseHeaders) -> Page {
         status,
         reason: reject.code(),
         bytes: text.into(),
+        body: body.len(),
     }
 }
 

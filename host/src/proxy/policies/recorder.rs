@@ -249,6 +249,8 @@ pub(in super::super) struct Unread<'a> {
     /// The status, and the bytes of the response that were sent.
     pub(in super::super) status: StatusCode,
     pub(in super::super) sent: u64,
+    /// Those of them that are its body.
+    pub(in super::super) body: u64,
     pub(in super::super) reason: &'static str,
     /// The number of the request on its connection.
     pub(in super::super) number: u64,
@@ -288,8 +290,8 @@ pub(in super::super) fn record_unread(
         request_size: unread.received,
         status: unread.status,
         response_headers: HeaderMap::new(),
-        response_head_size: unread.sent,
-        response_body_size: 0,
+        response_head_size: unread.sent.saturating_sub(unread.body),
+        response_body_size: unread.body,
         source: Source::Gateway,
         reason: Some(unread.reason),
         policy: None,
