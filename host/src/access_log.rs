@@ -10,6 +10,7 @@ mod json;
 mod line;
 mod output;
 mod sink;
+mod stream;
 mod syslog;
 mod text;
 
@@ -28,6 +29,7 @@ use crate::clock;
 use crate::config;
 use crate::policy::record::Record;
 use sink::Sink;
+pub use stream::{StreamLog, StreamWriter};
 use text::Times;
 pub use text::Wants;
 
@@ -92,6 +94,18 @@ pub struct Figures {
     pub failed: u64,
     /// Those that were dropped, because a buffer was full.
     pub dropped: u64,
+}
+
+impl std::ops::Add for Figures {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            written: self.written + other.written,
+            failed: self.failed + other.failed,
+            dropped: self.dropped + other.dropped,
+        }
+    }
 }
 
 /// The lines of a worker.
@@ -220,6 +234,16 @@ impl Writer {
 
     /// Adds the line of a request that has ended at `now`.
     pub fn write(&self, record: &Record, now: Instant) {
+        self.add_line(now, |own, times| match &self.log.format {
+            config::LogFormat::Json => json::write(own, record, times),
+            config::LogFormat::Template { parts, escape } => {
+                line::write(own, parts, *escape, record, times);
+            }
+        });
+    }
+
+    /// Adds the line that `write` makes, without its end, of what has ended at `now`.
+    fn add_line(&self, now: Instant, write: impl FnOnce(&mut Vec<u8>, &Times)) {
         let own = &mut *self.own.borrow_mut();
         if own.len() >= MOST_WAITING {
             self.log
@@ -230,12 +254,7 @@ impl Writer {
         } else {
             let mut times = self.times.borrow_mut();
             times.set(clock::time_of_day(now));
-            match &self.log.format {
-                config::LogFormat::Json => json::write(own, record, &times),
-                config::LogFormat::Template { parts, escape } => {
-                    line::write(own, parts, *escape, record, &times);
-                }
-            }
+            write(own, &times);
             own.push(b'\n');
             self.count.set(self.count.get() + 1);
         }

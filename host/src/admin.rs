@@ -96,7 +96,7 @@ pub use live::make_live_events;
 pub(crate) use serve::{serve, serve_gui, serve_status};
 pub use tidy::tidy_cache;
 
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, StreamLog};
 use crate::acme::Acme;
 use crate::balancer::Engine;
 use crate::config::{AdminAccess, Config, Listen};
@@ -177,6 +177,8 @@ pub struct Admin {
     pub resources: Arc<Resources>,
     /// The log of the proxy's requests, if there is one.
     pub access_log: Option<Arc<AccessLog>>,
+    /// The log of streams, if there is one.
+    pub stream_log: Option<Arc<StreamLog>>,
     /// Number of connections without the header of the PROXY protocol that they had to begin with,
     /// by what listens.
     pub headerless: [(&'static str, Arc<AtomicU64>); 5],

@@ -22,6 +22,7 @@ mod real_ip;
 mod response_headers;
 mod router_flavor;
 mod settings;
+mod stream_access_log;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -51,6 +52,7 @@ pub use listen::{Listen, ListenAddress, ListenKeepalive};
 pub use real_ip::{RealIp, RealIpSource, TrustedIps};
 pub use response_headers::ResponseHeaders;
 pub use router_flavor::RouterFlavor;
+pub use stream_access_log::{StreamAccessLog, StreamLogFormat, StreamLogVariable};
 pub use tls::{CertificateFiles, CipherSuite, Tls, VerifyClient};
 pub use traces::{Instrumentations, Tracing};
 use value::Content;
@@ -104,6 +106,8 @@ pub struct Config {
     pub proxy: Proxy,
     /// The log of requests.
     pub access_log: AccessLog,
+    /// The log of streams.
+    pub stream_access_log: StreamAccessLog,
     /// The certificate that endpoints are shown unless another one is named for them.
     pub client_ssl: ClientSsl,
     /// How names are looked up.
@@ -319,6 +323,7 @@ impl Config {
         config.client_ssl.check(&mut mistakes);
         config.limit_page();
         config.access_log.check(&mut mistakes);
+        (config.stream_access_log).check(&config.access_log, &mut mistakes);
         if mistakes.is_empty() {
             Ok(config)
         } else {
@@ -379,6 +384,7 @@ impl Config {
             tls: Tls::default(),
             proxy: Proxy::default(),
             access_log: AccessLog::default(),
+            stream_access_log: StreamAccessLog::default(),
             client_ssl: ClientSsl::default(),
             dns: Dns::default(),
             policies: Policies::default(),

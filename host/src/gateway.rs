@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, StreamLog};
 use crate::acme::Acme;
 use crate::admin::{self, Admin, Importer, Loaded};
 use crate::allocator::ReturnAtOnce;
@@ -139,6 +139,12 @@ async fn serve(
         &config.dns,
     );
     let access_log = access_log.map_err(anyhow::Error::msg)?;
+    let stream_log = StreamLog::start(
+        &config.stream_access_log,
+        &config.policies.syslog_socket,
+        &config.dns,
+    );
+    let stream_log = stream_log.map_err(anyhow::Error::msg)?;
     let published = Arc::new(Published::new(config.proxy.route_regex_memory));
     let loaded = Arc::new(Loaded::open(&config.data_dir));
     let importer = Importer {
@@ -214,8 +220,10 @@ async fn serve(
     let log = access_log.as_ref();
     let mut workers = Workers::start(proxy, &published, &config.proxy, &limits, tls.proxy, log)
         .context("cannot start the workers of the proxy")?;
-    let streams = stream::Workers::start(stream, &published, &config.proxy, &limits, tls.stream)
-        .context("cannot start the workers of streams")?;
+    let log = stream_log.as_ref();
+    let streams =
+        stream::Workers::start(stream, &published, &config.proxy, &limits, tls.stream, log)
+            .context("cannot start the workers of streams")?;
     // From here on, this process is the gateway. Before, nothing that it writes may be acknowledged
     // to a client, because the process that it replaces may still go on without it.
     if let Some(asking) = predecessor.take() {
@@ -288,6 +296,7 @@ async fn serve(
         left_over: Arc::default(),
         resources: Arc::clone(&resources),
         access_log: access_log.clone(),
+        stream_log: stream_log.clone(),
         headerless,
         tls: tls.figures,
         streams: Arc::clone(&streams.figures),
@@ -327,7 +336,7 @@ async fn serve(
             asked = signals.next() => match asked {
                 Asked::End(signal) => break signal,
                 Asked::Reload => reload_asked.notify_one(),
-                Asked::Reopen => reopen(access_log.as_deref()),
+                Asked::Reopen => reopen(access_log.as_deref(), stream_log.as_deref()),
                 Asked::Replace => program.start_successor(),
             },
             Ok(pid) = &mut successor => {
@@ -392,6 +401,13 @@ async fn serve(
             tracing::warn!("lines of the access log still waited to be written");
         }
     }
+    if let Some(log) = stream_log {
+        let patience = left.clamp(LEAST_FOR_LINES, MOST_FOR_LINES);
+        let written = tokio::task::spawn_blocking(move || log.shut_down(patience)).await;
+        if !written.unwrap_or(false) {
+            tracing::warn!("lines of the access log of streams still waited to be written");
+        }
+    }
     work.abort_all();
     if is_replaced || shared.are_lent() {
         socket_files.into_iter().for_each(SocketFile::leave);
@@ -410,14 +426,18 @@ async fn serve(
 const LEAST_FOR_LINES: Duration = Duration::from_secs(1);
 const MOST_FOR_LINES: Duration = Duration::from_secs(5);
 
-/// Opens the access log again, if there is one.
-fn reopen(access_log: Option<&AccessLog>) {
-    match access_log {
-        Some(log) => {
-            log.reopen();
-            tracing::info!("SIGUSR1: the access log is opened again");
-        }
-        None => tracing::info!("SIGUSR1: nothing to reopen: the log is standard error"),
+/// Opens the access logs again, if there are any.
+fn reopen(access_log: Option<&AccessLog>, stream_log: Option<&StreamLog>) {
+    if let Some(log) = access_log {
+        log.reopen();
+        tracing::info!("SIGUSR1: the access log is opened again");
+    }
+    if let Some(log) = stream_log {
+        log.reopen();
+        tracing::info!("SIGUSR1: the access log of streams is opened again");
+    }
+    if access_log.is_none() && stream_log.is_none() {
+        tracing::info!("SIGUSR1: nothing to reopen: the log is standard error");
     }
 }
 

@@ -4,7 +4,7 @@
 //! A stream takes a route by its addresses and its server name (`matched.rs`). Each connection, and
 //! each session of datagrams, is one pick of its upstream's balancer (`place.rs`), from the same
 //! endpoints, with the same health and limits, as requests. `connections.rs` serves connections and
-//! `datagrams.rs` datagrams; `record.rs` tells the policies that log how a stream has ended. No code
+//! `datagrams.rs` datagrams; `record.rs` tells the logs how a stream has ended. No code
 //! here runs for an HTTP request.
 
 mod connect;
@@ -17,7 +17,7 @@ mod record;
 
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 
+use crate::access_log::{StreamLog, StreamWriter};
 use crate::config::{Listen, Proxy, RealIp};
 use crate::connections::{AddressPermit, ConnectionLimits};
 use crate::listener::{BoundSocket, Listeners, ProxyProtocol, Socket, SocketFile, TlsServer};
@@ -37,6 +38,9 @@ const STACK: usize = 4 * 1024 * 1024;
 /// How long a stream may still take to open once the gateway shuts down: to read a header of the
 /// PROXY protocol, to make a TLS handshake, to reach an endpoint.
 const OPENING_GRACE: Duration = Duration::from_secs(1);
+
+/// Longest time that a log line waits because the log was taking others.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// The running workers of streams.
 #[derive(Debug)]
@@ -58,6 +62,8 @@ struct Worker {
     real_ip: RealIp,
     /// Most connections of an address that is not trusted; none sets no limit.
     max_of_address: Option<u32>,
+    /// Where its streams are logged, if they are.
+    access_log: Option<StreamWriter>,
     proxy_protocol: ProxyProtocol,
     /// Makes the handshakes, if there is a listener over TLS.
     tls: Option<TlsServer>,
@@ -95,6 +101,7 @@ impl Workers {
         settings: &Proxy,
         limits: &Arc<ConnectionLimits>,
         tls: Option<TlsServer>,
+        access_log: Option<&Arc<StreamLog>>,
     ) -> io::Result<Self> {
         let (stop, stopped) = watch::channel(None);
         let (open, drained) = mpsc::channel(1);
@@ -122,6 +129,7 @@ impl Workers {
                 tls: tls.clone(),
                 stopped: stopped.clone(),
                 open: open.clone(),
+                access_log: access_log.map(StreamLog::writer),
             };
             let sockets = Sockets {
                 listens: Arc::clone(&listens),
@@ -179,6 +187,10 @@ fn run(mut worker: Worker, sockets: Sockets) {
         for (_, socket) in sockets.datagrams {
             listening.push(datagrams::listen(&worker, socket));
         }
+        if worker.access_log.is_some() {
+            // It must not keep the worker from ending.
+            tokio::task::spawn_local(flush(Rc::downgrade(&worker)));
+        }
         drop(worker);
         for listener in listening {
             match listener {
@@ -192,6 +204,19 @@ fn run(mut worker: Worker, sockets: Sockets) {
         }
         closed.recv().await;
     });
+}
+
+/// Hands over log lines that could not be handed over before, until the worker has ended.
+async fn flush(worker: Weak<Worker>) {
+    loop {
+        tokio::time::sleep(FLUSH).await;
+        let Some(worker) = worker.upgrade() else {
+            return;
+        };
+        if let Some(log) = &worker.access_log {
+            log.flush();
+        }
+    }
 }
 
 impl Worker {

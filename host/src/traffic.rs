@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -45,6 +46,11 @@ pub(crate) struct Window {
     pub(crate) upstreams: HashMap<Arc<str>, Tries>,
     /// Some of the requests.
     pub(crate) requests: Vec<RequestSample>,
+    /// Streams that have ended, by route; `None` for those that no route matches. Their times are
+    /// those from their beginning to their end.
+    pub(crate) streams: HashMap<Option<Uuid>, Figures>,
+    /// Some of them.
+    pub(crate) ended: Vec<StreamSample>,
 }
 
 /// The tries of an upstream.
@@ -104,6 +110,25 @@ pub(crate) struct RequestSample {
     pub(crate) status: u16,
     pub(crate) took: Duration,
     /// When it was answered, on the clock of balancers, in microseconds.
+    pub(crate) at: u64,
+}
+
+/// A stream that has ended, as it is shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StreamSample {
+    pub(crate) route: Option<Uuid>,
+    /// The address of the client, and the port that it has come to.
+    pub(crate) client: IpAddr,
+    pub(crate) port: u16,
+    /// `tcp` or `udp`.
+    pub(crate) transport: &'static str,
+    /// How it has ended, as a status of HTTP.
+    pub(crate) status: u16,
+    /// Bytes from the client, and to it.
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) took: Duration,
+    /// When it has ended, on the clock of balancers, in microseconds.
     pub(crate) at: u64,
 }
 
@@ -222,6 +247,10 @@ impl Window {
             own.samples.extend(tries.samples);
         }
         self.requests.extend(other.requests);
+        for (route, figures) in other.streams {
+            self.streams.entry(route).or_default().merge(&figures);
+        }
+        self.ended.extend(other.ended);
     }
 }
 
@@ -263,6 +292,18 @@ impl Traffic {
         let last = window.requests.last().map(|last| last.at);
         if window.requests.len() < SAMPLES && is_apart(last, now) {
             window.requests.push(sample());
+        }
+    }
+
+    /// Notes a stream that has ended.
+    pub(crate) fn note_stream(&self, sample: StreamSample) {
+        let mut shard = self.shard().0.lock();
+        let window = shard.get_or_insert_default();
+        let figures = window.streams.entry(sample.route).or_default();
+        figures.add(sample.status >= 400, sample.took);
+        let last = window.ended.last().map(|last| last.at);
+        if window.ended.len() < SAMPLES && is_apart(last, sample.at) {
+            window.ended.push(sample);
         }
     }
 
@@ -369,6 +410,30 @@ mod tests {
         assert_eq!(samples.len(), SAMPLES);
         let mut pairs = samples.windows(2);
         assert!(pairs.all(|pair| pair[1].at - pair[0].at >= SPACING));
+    }
+
+    #[test]
+    fn streams_are_counted_by_route_apart_from_requests() {
+        let traffic = Traffic::new();
+        for (status, at) in [(200, 0), (502, 1)] {
+            traffic.note_stream(StreamSample {
+                route: None,
+                client: [127, 0, 0, 1].into(),
+                port: 53,
+                transport: "udp",
+                status,
+                received: 1,
+                sent: 2,
+                took: Duration::from_secs(1),
+                at,
+            });
+        }
+        let window = traffic.take();
+        let counts = window.streams[&None].counts;
+        assert_eq!((counts.number, counts.errors), (2, 1));
+        // The second one is too close to the first.
+        assert_eq!(window.ended.len(), 1);
+        assert!(window.routes.is_empty());
     }
 
     #[test]

@@ -106,8 +106,25 @@ export function overview(_rest, { signal, state }) {
     "There is no upstream.",
     "t-upstreams",
   );
+  const streams = live(
+    "Streams",
+    [
+      ["Route", false],
+      ["Ended/s", true],
+      ["Failed/s", true],
+      ["p50", true],
+      ["p99", true],
+      ["Last minute", false],
+    ],
+    "None has ended since this page was opened.",
+    "t-streams",
+  );
+  const openStreams = h("p", { class: "hint figure" });
+  streams.node.firstChild?.after(openStreams);
+  // A gateway without streams shows nothing of them.
+  streams.node.hidden = true;
   const requests = live(
-    "Requests, some of them",
+    "Requests and streams, some of them",
     [
       ["", true],
       ["Request", false],
@@ -140,6 +157,7 @@ export function overview(_rest, { signal, state }) {
   /** Known routes, and those that had requests. @type {Map<string, any>} */
   const names = new Map();
   const seen = new Map();
+  const seenStreams = new Map();
   const latest = [];
   let counter = 0;
   let asked = 0;
@@ -182,6 +200,23 @@ export function overview(_rest, { signal, state }) {
     };
   };
 
+  const streamRow = (first) => {
+    const name = h("a", { href: "#/entities/routes" });
+    const cells = trafficCells();
+    return {
+      node: h("tr", null, h("th", { scope: "row" }, first.id === null ? "no route" : name), cells.cells),
+      update(now) {
+        text(name, nameOf(now.id));
+        attr(name, "href", `#/entities/routes/${encodeURIComponent(now.id)}`);
+        cells.update(now);
+      },
+    };
+  };
+
+  /** What a stream has passed. @param {any} one */
+  const streamText = (one) =>
+    `${one.transport.toUpperCase()} to port ${one.port}: ${bytes(one.received)} in, ${bytes(one.sent)} out`;
+
   const upstreamRow = (first) => {
     const name = h("a", { href: `#/upstreams/${encodeURIComponent(first.name)}` }, first.name);
     const glyph = h("span", { class: "glyph" });
@@ -219,6 +254,19 @@ export function overview(_rest, { signal, state }) {
 
   const requestRow = (first) => {
     const took = ms(first.ms);
+    if (first.transport) {
+      const node = h(
+        "tr",
+        null,
+        h("td", { class: "number figure", "data-kind": statusClass(first.status) }, first.status),
+        h("th", { scope: "row", class: "request" }, streamText(first)),
+        h("td", null, nameOf(first.route)),
+        h("td", { class: "figure" }, first.client),
+        h("td", { class: "number figure" }, took),
+        h("td"),
+      );
+      return { node, update() {} };
+    }
     const query = new URLSearchParams({
       method: first.method,
       host: first.host,
@@ -282,9 +330,28 @@ export function overview(_rest, { signal, state }) {
     others = found?.data ?? [];
   }
 
+  /** The routes that had requests or streams, by their names. @param {Map<any, number>} seen @param {any[]} present */
+  function withIdle(seen, present) {
+    for (const route of present) seen.set(route.id, 0);
+    const current = new Map(present.map((route) => [route.id, route]));
+    const shown = [];
+    for (const [id, idle] of seen) {
+      // A route without any for two minutes is no longer listed.
+      if (idle > 120) seen.delete(id);
+      else {
+        seen.set(id, current.has(id) ? 0 : idle + 1);
+        shown.push(current.get(id) ?? { id, rate: 0, errors: 0, p50: null, p99: null });
+      }
+    }
+    shown.sort((one, other) => nameOf(one.id).localeCompare(nameOf(other.id)));
+    const unknown = shown.some((route) => route.id !== null && !names.has(route.id));
+    if (unknown && Date.now() - asked > 5000) readNames().catch(() => {});
+    return shown;
+  }
+
   /** @param {any} now */
   function figures(now) {
-    for (const table of [routes, upstreams, requests, changes]) table.none.classList.remove("pending");
+    for (const table of [routes, upstreams, requests, changes, streams]) table.none.classList.remove("pending");
     const { rate, errors, p50, p99 } = now.all;
     const values = [
       number(rate),
@@ -302,22 +369,18 @@ export function overview(_rest, { signal, state }) {
     traffic.push([rate, errors]);
     latency.push([p50, p99]);
 
-    for (const route of now.routes) seen.set(route.id, 0);
-    const current = new Map(now.routes.map((route) => [route.id, route]));
-    const shown = [];
-    for (const [id, idle] of seen) {
-      // A route without requests for two minutes is no longer listed.
-      if (idle > 120) seen.delete(id);
-      else {
-        seen.set(id, current.has(id) ? 0 : idle + 1);
-        shown.push(current.get(id) ?? { id, rate: 0, errors: 0, p50: null, p99: null });
-      }
-    }
-    shown.sort((one, other) => nameOf(one.id).localeCompare(nameOf(other.id)));
-    const unknown = shown.some((route) => route.id !== null && !names.has(route.id));
-    if (unknown && Date.now() - asked > 5000) readNames().catch(() => {});
+    const shown = withIdle(seen, now.routes);
     rowsOf(routes.body, shown.slice(0, 100), (route) => String(route.id), routeRow, routes.rows);
     routes.none.hidden = shown.length > 0;
+
+    const ended = withIdle(seenStreams, now.streams.routes);
+    rowsOf(streams.body, ended.slice(0, 100), (route) => String(route.id), streamRow, streams.rows);
+    streams.none.hidden = ended.length > 0;
+    if (ended.length > 0 || now.streams.active > 0) streams.node.hidden = false;
+    text(
+      openStreams,
+      `${number(now.streams.active)} open; ${bytes(now.streams.received)}/s in, ${bytes(now.streams.sent)}/s out`,
+    );
 
     const busy =
       now.upstreams.length > 100
@@ -326,7 +389,8 @@ export function overview(_rest, { signal, state }) {
     rowsOf(upstreams.body, busy, (one) => one.id, upstreamRow, upstreams.rows);
     upstreams.none.hidden = busy.length > 0;
 
-    for (const sample of now.samples.slice(-4)) latest.unshift({ ...sample, key: String((counter += 1)) });
+    for (const sample of [...now.samples.slice(-4), ...now.streams.samples.slice(-2)])
+      latest.unshift({ ...sample, key: String((counter += 1)) });
     latest.length = Math.min(latest.length, LISTED);
     rowsOf(requests.body, latest, (one) => one.key, requestRow, requests.rows);
     requests.none.hidden = latest.length > 0;
@@ -375,6 +439,7 @@ export function overview(_rest, { signal, state }) {
     h("div", { class: "charts" }, traffic.node, latency.node),
     upstreams.node,
     routes.node,
+    streams.node,
     h("div", { class: "columns" }, requests.node, h("div", null, nodes.node, changes.node)),
   );
 }

@@ -1,7 +1,17 @@
 //! Values of requests within a line. Clients choose them, so no byte of them may end a line, or a
 //! part of it, or move the cursor of the terminal that shows it.
 
+use crate::config::LogEscape;
+
 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+
+/// How a value is written in a form.
+pub(super) fn by(form: LogEscape) -> fn(&mut Vec<u8>, &[u8]) {
+    match form {
+        LogEscape::Default => default,
+        LogEscape::Json => json,
+    }
+}
 
 /// Whether no byte is written in another way, in either form. Nearly all values are so, and without an
 /// early end the compiler looks at sixteen bytes at once.

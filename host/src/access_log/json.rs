@@ -77,7 +77,10 @@ pub(super) fn write(text: &mut Vec<u8>, record: &Record, times: &Times) {
     write_times(object.text, record);
     object.some("correlation_id", record.correlation_id.as_deref());
     if let Some(trace) = &record.trace {
-        object.display("trace_id", trace.id);
+        object.key("trace_id");
+        object.text.push(b'"');
+        text::display(object.text, trace.id);
+        object.text.push(b'"');
     }
     for (key, header) in [("referer", REFERER), ("user_agent", USER_AGENT)] {
         object.header(key, record, &header);
@@ -85,7 +88,7 @@ pub(super) fn write(text: &mut Vec<u8>, record: &Record, times: &Times) {
     object.end();
 }
 
-fn write_try(text: &mut Vec<u8>, one: &Try) {
+pub(super) fn write_try(text: &mut Vec<u8>, one: &Try) {
     let mut object = Object::begin(text);
     object.key("address");
     object.text.push(b'"');
@@ -130,21 +133,21 @@ fn write_times(text: &mut Vec<u8>, record: &Record) {
 }
 
 /// An object that is being written.
-struct Object<'a> {
-    text: &'a mut Vec<u8>,
+pub(super) struct Object<'a> {
+    pub(super) text: &'a mut Vec<u8>,
     /// What comes before the next key.
     separator: u8,
 }
 
 impl<'a> Object<'a> {
-    fn begin(text: &'a mut Vec<u8>) -> Self {
+    pub(super) fn begin(text: &'a mut Vec<u8>) -> Self {
         Self {
             text,
             separator: b'{',
         }
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         if self.separator == b'{' {
             self.text.push(b'{');
         }
@@ -152,7 +155,7 @@ impl<'a> Object<'a> {
     }
 
     /// Writes a key, which has no special characters.
-    fn key(&mut self, key: &str) {
+    pub(super) fn key(&mut self, key: &str) {
         self.text.push(self.separator);
         self.separator = b',';
         self.text.push(b'"');
@@ -160,29 +163,29 @@ impl<'a> Object<'a> {
         self.text.extend_from_slice(b"\":");
     }
 
-    fn bytes(&mut self, key: &str, value: &[u8]) {
+    pub(super) fn bytes(&mut self, key: &str, value: &[u8]) {
         self.key(key);
         self.text.push(b'"');
         escape::json(self.text, value);
         self.text.push(b'"');
     }
 
-    fn text(&mut self, key: &str, value: &str) {
+    pub(super) fn text(&mut self, key: &str, value: &str) {
         self.bytes(key, value.as_bytes());
     }
 
-    fn some(&mut self, key: &str, value: Option<&str>) {
+    pub(super) fn some(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(key, value);
         }
     }
 
-    fn number(&mut self, key: &str, value: u64) {
+    pub(super) fn number(&mut self, key: &str, value: u64) {
         self.key(key);
         number(self.text, value);
     }
 
-    fn ip(&mut self, key: &str, address: IpAddr) {
+    pub(super) fn ip(&mut self, key: &str, address: IpAddr) {
         self.key(key);
         self.text.push(b'"');
         text::ip(self.text, address);
@@ -190,7 +193,7 @@ impl<'a> Object<'a> {
     }
 
     /// The id of an entity, and its name if it has one.
-    fn entity(&mut self, key: &str, id: Option<Uuid>, name: Option<&str>) {
+    pub(super) fn entity(&mut self, key: &str, id: Option<Uuid>, name: Option<&str>) {
         let Some(id) = id else {
             return;
         };

@@ -93,7 +93,7 @@ impl Line<'_> {
             LogVariable::RequestId | LogVariable::KongRequestId => {
                 text.extend_from_slice(&record.id);
             }
-            LogVariable::TraceId => display(text, record.trace.as_ref()?.id),
+            LogVariable::TraceId => text::display(text, record.trace.as_ref()?.id),
             LogVariable::Connection => number(text, record.connection.0),
             LogVariable::ConnectionRequests => number(text, record.connection.1),
             LogVariable::SslProtocol => return self.known(record.tls?.version),
@@ -122,11 +122,7 @@ impl Line<'_> {
             }
             LogVariable::UpstreamAddr => {
                 return self.each(&record.tries, |line, one| {
-                    let escape = match line.escape {
-                        LogEscape::Default => escape::default,
-                        LogEscape::Json => escape::json,
-                    };
-                    text::endpoint(line.text, &one.address, escape);
+                    text::endpoint(line.text, &one.address, escape::by(line.escape));
                     Some(())
                 });
             }
@@ -192,10 +188,7 @@ impl Line<'_> {
     }
 
     fn value(&mut self, value: &[u8]) {
-        match self.escape {
-            LogEscape::Default => escape::default(self.text, value),
-            LogEscape::Json => escape::json(self.text, value),
-        }
+        escape::by(self.escape)(self.text, value);
     }
 
     /// Writes a value that is not known if it is empty.

@@ -169,11 +169,7 @@ pub(super) fn ip(text: &mut Vec<u8>, address: IpAddr) {
                 number(text, octet.into());
             }
         }
-        IpAddr::V6(address) => {
-            use std::io::Write as _;
-            // Writing to memory does not fail.
-            let _ = write!(text, "{address}");
-        }
+        IpAddr::V6(address) => display(text, address),
     }
 }
 
@@ -192,6 +188,13 @@ pub(super) fn endpoint(
         }
         other => escape(text, other.to_string().as_bytes()),
     }
+}
+
+/// Writes what displays itself, without anything to escape.
+pub(super) fn display(text: &mut Vec<u8>, value: impl std::fmt::Display) {
+    use std::io::Write as _;
+    // Writing to memory does not fail.
+    let _ = write!(text, "{value}");
 }
 
 /// Writes an id.

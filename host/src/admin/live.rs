@@ -195,6 +195,7 @@ pub async fn make_live_events(admin: Admin) {
 /// Makes events until there are no clients.
 async fn make_events(admin: &Admin) {
     let mut upstreams = HashMap::new();
+    let mut gateway = gateway::Before::default();
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
@@ -227,7 +228,7 @@ async fn make_events(admin: &Admin) {
         upstreams.retain(|id, _| topics.contains(&Topic::Upstream(*id)));
         for topic in topics {
             let event = match topic {
-                Topic::Gateway => Some(gateway::event(admin, &window, passed)),
+                Topic::Gateway => Some(gateway::event(admin, &mut gateway, &window, passed)),
                 Topic::Upstream(id) => {
                     let found = admin.upstream(id).ok().zip(upstreams.get_mut(&id));
                     found.map(|(upstream, before)| {

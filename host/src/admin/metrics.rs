@@ -196,7 +196,11 @@ impl Figures {
             upstreams,
             canaries: CanaryFigure::all(admin),
             logs: admin.resources.logs.figures(),
-            access_log: admin.access_log.as_ref().map(|log| log.figures()),
+            access_log: {
+                let requests = admin.access_log.as_ref().map(|log| log.figures());
+                let streams = admin.stream_log.as_ref().map(|log| log.figures());
+                requests.into_iter().chain(streams).reduce(|a, b| a + b)
+            },
             acme: admin.acme.names(),
             tls: admin.tls.clone(),
             streams: Arc::clone(&admin.streams),

@@ -83,11 +83,11 @@ pub enum LogEscape {
 
 /// A part of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogPart {
+pub enum LogPart<V = LogVariable> {
     /// The same in every line.
     Text(String),
     /// A value.
-    Variable(LogVariable),
+    Variable(V),
 }
 
 /// Declares the variables by their names.
@@ -208,29 +208,35 @@ impl LogFormat {
                 );
             }
         };
-        let (escape, template) = match template.split_once(' ') {
-            Some(("escape=json", rest)) => (LogEscape::Json, rest),
-            Some(("escape=default", rest)) => (LogEscape::Default, rest),
-            Some((other, _)) if other.starts_with("escape=") => {
-                return Err(format!(
-                    "expected escape=default or escape=json, not {other}: values are never written as \
-                     they are, since a client could then write lines of its own"
-                ));
-            }
-            _ => (LogEscape::Default, template),
-        };
-        if template.contains(|c: char| c.is_control()) {
-            return Err("a line may have no control characters".into());
-        }
-        Ok(Self::Template {
-            parts: parts(template)?,
-            escape,
-        })
+        let (parts, escape) = parse_template(template, variable)?;
+        Ok(Self::Template { parts, escape })
     }
 }
 
+/// Reads a template, with what reads the names of variables.
+pub(super) fn parse_template<V>(
+    template: &str,
+    variable: fn(&str) -> Option<V>,
+) -> Result<(Vec<LogPart<V>>, LogEscape), String> {
+    let (escape, template) = match template.split_once(' ') {
+        Some(("escape=json", rest)) => (LogEscape::Json, rest),
+        Some(("escape=default", rest)) => (LogEscape::Default, rest),
+        Some((other, _)) if other.starts_with("escape=") => {
+            return Err(format!(
+                "expected escape=default or escape=json, not {other}: values are never written as \
+                 they are, since a client could then write lines of its own"
+            ));
+        }
+        _ => (LogEscape::Default, template),
+    };
+    if template.contains(|c: char| c.is_control()) {
+        return Err("a line may have no control characters".into());
+    }
+    Ok((parts(template, variable)?, escape))
+}
+
 /// The parts of a template.
-fn parts(template: &str) -> Result<Vec<LogPart>, String> {
+fn parts<V>(template: &str, variable: fn(&str) -> Option<V>) -> Result<Vec<LogPart<V>>, String> {
     let mut parts = Vec::new();
     let mut text = String::new();
     let mut rest = template;
@@ -281,12 +287,17 @@ impl AccessLog {
     /// Stores the target, which the name of a format may follow. A last word that has neither a slash
     /// nor a dot is the name of a format, and not the end of a path with a blank.
     pub(super) fn set_target(&mut self, text: &str) -> Option<()> {
+        self.set_target_or_format(text, &["json", "common", "combined", "kong"])
+    }
+
+    /// The same with the names of other formats.
+    pub(super) fn set_target_or_format(&mut self, text: &str, formats: &[&str]) -> Option<()> {
         let text = text.trim();
         let (target, format) = match text.rsplit_once(' ') {
-            Some((target, name)) if !name.contains(['/', '.', '=', ':']) => match name {
-                "json" | "common" | "combined" | "kong" => (target.trim_end(), Some(name)),
-                _ => return None,
-            },
+            Some((target, name)) if !name.contains(['/', '.', '=', ':']) => (
+                target.trim_end(),
+                Some(*formats.iter().find(|known| **known == name)?),
+            ),
             _ => (text, None),
         };
         self.target = match target {

@@ -262,8 +262,8 @@ fn every_setting_has_its_effect() {
                 "headers" => "Via",
                 "headers_upstream" => "off",
                 "debug_token" => "0123456789abcdef",
-                "proxy_access_log_format" => "json",
-                "proxy_access_log" => "access.log",
+                "proxy_access_log_format" | "proxy_stream_access_log_format" => "json",
+                "proxy_access_log" | "proxy_stream_access_log" => "access.log",
                 "data_dir" | "declarative_config" | "dns_hostsfile" | "syslog_socket"
                 | "hash_keys_file" | "keyring_file" => "elsewhere",
                 "hash_keys" | "real_ip_recursive" => "on",

@@ -1,7 +1,7 @@
 //! What is known of a request when its response has ended, and of a stream when it has ended.
 //! Policies that log work from it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -57,6 +57,23 @@ pub struct StreamRecord {
     pub route: Option<Uuid>,
     /// The service.
     pub service: Option<Uuid>,
+    /// What else the access log of streams says of it.
+    pub details: StreamDetails,
+}
+
+/// What the access log of streams says of a stream, and no policy that logs.
+#[derive(Debug, Clone, Default)]
+pub struct StreamDetails {
+    /// Whether it is a session of datagrams, and not a connection.
+    pub is_udp: bool,
+    /// The address at which it has arrived.
+    pub server: Option<IpAddr>,
+    /// The server name that the client has asked for.
+    pub server_name: Option<Box<str>>,
+    /// The name of the route.
+    pub route_name: Option<Arc<str>>,
+    /// The name of the service, or its id if it has none.
+    pub service_name: Option<Arc<str>>,
 }
 
 impl LogRecord {

@@ -88,7 +88,12 @@ async fn serve(
         .local_ip()
         .unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST));
     let destination = SocketAddr::new(local, listen.port());
-    let mut record = Recorder::new(canonical(peer), destination);
+    let mut record = Recorder::new(
+        canonical(peer),
+        destination,
+        false,
+        worker.access_log.is_some(),
+    );
     // Boxed: what a connection begins with needs more memory than the rest of it.
     let opening = Box::pin(open(&worker, socket, peer, &listen, &mut record));
     let opened = tokio::select! {
@@ -102,7 +107,7 @@ async fn serve(
         }
         Err(status) => stream.status = status,
     }
-    record.finish(stream.status);
+    record.finish(stream.status, worker.access_log.as_ref());
 }
 
 /// A stream whose two connections are open.
@@ -128,6 +133,7 @@ async fn open(
         true => asked_name(worker, &socket).await?,
         false => None,
     };
+    record.details.server_name = server_name.clone();
     let query = StreamQuery {
         protocols: match listen.ssl {
             true => &[StreamProtocol::Tls, StreamProtocol::TlsPassthrough],

@@ -165,7 +165,12 @@ impl Listener {
         } = session;
         let _open = self.worker.open.clone();
         let mut stream = self.worker.figures.open();
-        let mut record = Recorder::new(canonical(ends.client), canonical(ends.local));
+        let mut record = Recorder::new(
+            canonical(ends.client),
+            canonical(ends.local),
+            true,
+            self.worker.access_log.is_some(),
+        );
         let opened = tokio::select! {
             opened = self.open(&mut record) => opened,
             _ = &mut displaced => Err(StreamStatus::Unavailable),
@@ -194,7 +199,7 @@ impl Listener {
                 session.report(service, passed)
             }
         };
-        record.finish(stream.status);
+        record.finish(stream.status, self.worker.access_log.as_ref());
         self.sessions.borrow_mut().remove(&ends, number);
     }
 

@@ -36,6 +36,11 @@ pub(super) fn find(
     };
     let route = Arc::clone(route);
     (record.route, record.service) = (Some(route.id), route.service);
+    if worker.access_log.is_some() {
+        record.details.route_name = route.name.clone();
+        let service = route.service.and_then(|id| snapshot.services.get(&id));
+        record.details.service_name = service.map(|service| service.name.as_str().into());
+    }
     let stream = Stream {
         client: query.source,
     };

@@ -1,5 +1,6 @@
 //! The event about the gateway as a whole.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use crate::admin::changes;
 use crate::admin::status::{resident_bytes, sum};
 use crate::clock;
 use crate::node;
-use crate::traffic::{Figures, RequestSample, Window};
+use crate::traffic::{Figures, RequestSample, StreamSample, Window};
 use crate::upstream::Upstream;
 
 /// Most routes of an event, those with the most requests.
@@ -20,17 +21,20 @@ const ROUTES: usize = 200;
 /// Most requests that an event shows as samples.
 const SAMPLES: usize = 20;
 
+/// What counters had when the last event was made.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Bytes of streams, from clients and to them.
+    bytes: Option<[u64; 2]>,
+}
+
 /// The event. Rates are for each second, times are milliseconds until the head of a response.
-pub(super) fn event(admin: &Admin, window: &Window, passed: Duration) -> Value {
-    let mut all = Figures::default();
-    window.routes.values().for_each(|route| all.merge(route));
-    let mut routes: Vec<(&Option<Uuid>, &Figures)> = window.routes.iter().collect();
-    routes.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.counts.number));
-    let routes = routes.into_iter().take(ROUTES).map(|(id, figures)| {
-        let mut shown = shown(figures, passed);
-        shown["id"] = json!(id);
-        shown
-    });
+pub(super) fn event(
+    admin: &Admin,
+    before: &mut Before,
+    window: &Window,
+    passed: Duration,
+) -> Value {
     let (_, snapshot) = admin.published.current();
     let mut upstreams: Vec<Value> = (snapshot.upstreams.iter())
         .map(|(id, upstream)| of_upstream(*id, upstream, window, passed))
@@ -44,12 +48,63 @@ pub(super) fn event(admin: &Admin, window: &Window, passed: Duration) -> Value {
         "store": { "failure": condition.failure.map(|failure| failure.reason), "set_aside": condition.set_aside.len() },
         "connections": sum(admin, |counters| &counters.active),
         "memory": resident_bytes(),
-        "all": shown(&all, passed),
-        "routes": routes.collect::<Vec<_>>(),
+        "all": shown(&all_of(&window.routes), passed),
+        "routes": by_route(&window.routes, passed),
         "upstreams": upstreams,
         "samples": samples(window),
+        "streams": before.streams(admin, window, passed),
         "changes": changes::recent(),
     })
+}
+
+impl Before {
+    /// The streams. Their times are from their beginning to their end.
+    fn streams(&mut self, admin: &Admin, window: &Window, passed: Duration) -> Value {
+        let bytes = admin.streams.bytes().map(|(_, number)| number);
+        let before = self.bytes.replace(bytes).unwrap_or(bytes);
+        let [received, sent] = [0, 1].map(|way| bytes[way].saturating_sub(before[way]));
+        let mut streams = shown(&all_of(&window.streams), passed);
+        streams["active"] = json!(admin.streams.active());
+        streams["received"] = json!(rate(received, passed));
+        streams["sent"] = json!(rate(sent, passed));
+        streams["routes"] = json!(by_route(&window.streams, passed));
+        let mut samples: Vec<&StreamSample> = window.ended.iter().collect();
+        samples.sort_by_key(|sample| sample.at);
+        let step = samples.len().div_ceil(SAMPLES).max(1);
+        let samples = samples.into_iter().step_by(step).map(|sample| {
+            json!({
+                "route": sample.route,
+                "transport": sample.transport,
+                "client": sample.client,
+                "port": sample.port,
+                "status": sample.status,
+                "received": sample.received,
+                "sent": sample.sent,
+                "ms": round(sample.took.as_secs_f64() * 1000.0),
+            })
+        });
+        streams["samples"] = json!(samples.collect::<Vec<_>>());
+        streams
+    }
+}
+
+/// The figures of all routes together.
+fn all_of(routes: &HashMap<Option<Uuid>, Figures>) -> Figures {
+    let mut all = Figures::default();
+    routes.values().for_each(|route| all.merge(route));
+    all
+}
+
+/// The routes with the most requests or streams.
+fn by_route(routes: &HashMap<Option<Uuid>, Figures>, passed: Duration) -> Vec<Value> {
+    let mut routes: Vec<(&Option<Uuid>, &Figures)> = routes.iter().collect();
+    routes.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.counts.number));
+    let shown = routes.into_iter().take(ROUTES).map(|(id, figures)| {
+        let mut shown = shown(figures, passed);
+        shown["id"] = json!(id);
+        shown
+    });
+    shown.collect()
 }
 
 fn shown(figures: &Figures, passed: Duration) -> Value {

@@ -37,19 +37,50 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Written("off"),
     },
     Setting {
+        name: "proxy_stream_access_log_format",
+        about: "Form of the lines of the [log of streams](docs/logging.md#the-access-log-of-streams): \
+                `basic`, `json`, or a template with nginx's variables, such as `$remote_addr $status`",
+        kind: Text {
+            value: "FORMAT",
+            expected: "json, basic, or a template",
+            set: |config, text| {
+                config.stream_access_log.log.written_format = text.to_owned();
+                Some(())
+            },
+        },
+        default: Written("basic"),
+    },
+    Setting {
+        name: "proxy_stream_access_log",
+        about: "[Access log of streams](docs/logging.md#the-access-log-of-streams): `off`, or as \
+                `proxy_access_log`; the name of a format may follow",
+        kind: Text {
+            value: "TARGET",
+            expected: "off, a path, /dev/stdout, /dev/stderr, or syslog: with options; behind it json, \
+                       basic, or nothing",
+            set: |config, text| config.stream_access_log.set_target(text),
+        },
+        default: Written("off"),
+    },
+    Setting {
         name: "proxy_access_log_max_size",
-        about: "Size at which the file of the access log is renamed and another one begins; 0 sets no \
+        about: "Size at which the file of an access log is renamed and another one begins; 0 sets no \
                 limit",
         kind: Size(MIB, 0..=1_048_576, |config, size| {
-            config.access_log.max_size = (size > 0).then_some(size as u64);
+            let max_size = (size > 0).then_some(size as u64);
+            config.access_log.max_size = max_size;
+            config.stream_access_log.log.max_size = max_size;
         }),
         default: Written("0"),
     },
     Setting {
         name: "proxy_access_log_max_files",
-        about: "Renamed files of the access log that are kept, by names that end in `.1`, the newest, \
+        about: "Renamed files of an access log that are kept, by names that end in `.1`, the newest, \
                 and so on",
-        kind: Number(ONE, 1..=1000, |config, n| config.access_log.max_files = n),
+        kind: Number(ONE, 1..=1000, |config, n| {
+            config.access_log.max_files = n;
+            config.stream_access_log.log.max_files = n;
+        }),
         default: Written("5"),
     },
 ];

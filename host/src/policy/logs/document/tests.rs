@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::policy::identity::{AuthenticatedCredential, Subject};
-use crate::policy::record::{Latencies, Stages};
+use crate::policy::record::{Latencies, Stages, StreamDetails};
 
 fn at(nanos: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(nanos)
@@ -182,6 +182,7 @@ fn a_record_of_a_stream_has_kongs_keys() {
         gateway: Duration::from_millis(2),
         route: Some(Uuid::from_u128(1)),
         service: Some(Uuid::from_u128(2)),
+        details: StreamDetails::default(),
     };
     let shown = |stream: &StreamRecord| {
         stream_document(stream, &|kind, id| json!({"kind": kind.name(), "id": id}))

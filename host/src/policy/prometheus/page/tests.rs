@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::policy::prometheus::shards::Shards;
-use crate::policy::record::{LogRecord, StreamRecord};
+use crate::policy::record::{LogRecord, StreamDetails, StreamRecord};
 
 fn key(route: u128) -> Key {
     Key {
@@ -31,6 +31,7 @@ fn stream(duration: u64) -> LogRecord {
         gateway: Duration::ZERO,
         route: None,
         service: None,
+        details: StreamDetails::default(),
     }))
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::policy::identity::Subject;
-use crate::policy::record::{Latencies, Record, Stages, StreamRecord};
+use crate::policy::record::{Latencies, Record, Stages, StreamDetails, StreamRecord};
 use crate::policy::response::Source;
 
 const NAMES: [&str; 12] = [
@@ -132,6 +132,7 @@ fn the_metrics_of_a_stream_are_those_that_it_has() {
         gateway: Duration::from_millis(3),
         route: Some(Uuid::from_u128(1)),
         service: Some(Uuid::from_u128(2)),
+        details: StreamDetails::default(),
     }));
     let entities = Entities {
         consumer: None,
