@@ -29,6 +29,11 @@ fn rollout(gateway: &Gateway) -> Reply {
     gateway.admin("GET", "/pointsman/rollout", &[])
 }
 
+/// Whether a gateway shows the rollout in this state.
+fn has_state(gateway: &Gateway, state: &str) -> bool {
+    rollout(gateway).expect(200).json()["state"] == state
+}
+
 fn promote(gateway: &Gateway) -> Reply {
     gateway.admin("POST", "/pointsman/rollout/promote", &[])
 }
@@ -76,9 +81,10 @@ fn a_rollout_is_in_effect_at_the_canary_until_it_is_promoted_or_dropped() {
         channels.filter(|channel| **channel == "canary").count() == 2
     });
     a.admin("DELETE", "/pointsman/rollout", &[]).expect(204);
-    rollout(&a).expect(404);
+    assert!(has_state(&a, "dropped"));
+    a.admin("DELETE", "/pointsman/rollout", &[]).expect(404);
     until("it has ended at the other gateway", || {
-        rollout(&b).status == 404
+        has_state(&b, "dropped")
     });
     until("the canaries have returned", || {
         [&canary, &later].iter().all(|node| answers(node, "old"))
@@ -86,7 +92,7 @@ fn a_rollout_is_in_effect_at_the_canary_until_it_is_promoted_or_dropped() {
     assert_eq!(canary.get("/t").status, 200, "what was changed meanwhile");
     roll_out(&b, &to(&new)).expect(200);
     until("the canary has it", || answers(&canary, "new"));
-    until("the other gateway shows it", || rollout(&a).status == 200);
+    until("the other gateway shows it", || has_state(&a, "running"));
     assert_eq!(promote(&a).expect(200).json()["changes"], 2);
     assert!(answers(&a, "new"));
     until("all have it", || {
@@ -94,7 +100,7 @@ fn a_rollout_is_in_effect_at_the_canary_until_it_is_promoted_or_dropped() {
             .iter()
             .all(|node| answers(node, "new"))
     });
-    rollout(&a).expect(404);
+    assert!(has_state(&a, "promoted"));
 }
 
 #[test]
@@ -183,5 +189,5 @@ fn a_document_of_what_is_stored_ends_the_rollout() {
     until("the canary has it", || answers(&canary, "new"));
     roll_out(&canary, &to(&old)).expect(200);
     assert!(answers(&canary, "old"));
-    rollout(&canary).expect(404);
+    assert!(has_state(&canary, "dropped"));
 }

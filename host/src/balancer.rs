@@ -34,6 +34,7 @@ mod shipped;
 mod tally;
 mod tape;
 
+pub(crate) use canary::evidence::{Evidence, WINDOW, is_enough};
 pub use canary::{Canary, Figures as CanaryFigures, Placed, Side, Verdict};
 pub use check::LoadError;
 pub(crate) use choose::CostBudget;

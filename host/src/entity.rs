@@ -3,6 +3,7 @@
 pub mod acl;
 pub mod balancer;
 pub mod basic_auth_credential;
+pub mod bounds;
 pub mod ca_certificate;
 pub mod certificate;
 mod check;

@@ -269,7 +269,7 @@ async fn handle(
         // An error of gRPC would be a 200.
         *response.status_mut() = StatusCode::BAD_GATEWAY;
     }
-    if TRAFFIC.is_watched() {
+    if TRAFFIC.takes_requests() {
         inbound.show(response.status());
     }
     let debugged = match &inbound.trace {

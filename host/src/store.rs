@@ -321,6 +321,26 @@ pub struct Node {
     pub channel: Option<String>,
     /// When that commit took effect, in seconds since 1970 by the clock of its machine.
     pub updated_at: u64,
+    /// What has happened at it since the present rollout began; none if it is not judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Box<NodeFigures>>,
+}
+
+/// The requests of a gateway since a rollout began, or since the gateway learnt of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFigures {
+    /// The rollout, by the id of its trial.
+    pub rollout: Uuid,
+    /// Made anew when the gateway begins to count.
+    pub count: Uuid,
+    /// For how many seconds it has counted.
+    pub seconds: u64,
+    /// Requests answered.
+    pub requests: u64,
+    /// Those of them that were answered with a status of 500 or more.
+    pub errors: u64,
+    /// Times until the heads of the responses: classes, and how many there are of each.
+    pub times: Vec<(u16, u64)>,
 }
 
 /// The gateways that share a store.
@@ -333,6 +353,20 @@ pub trait Nodes: Send + Sync {
     /// # Errors
     /// The store cannot be read: why, as the end of a sentence.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Node>, String>>;
+
+    /// The ids of the gateways that are alive, in ascending order. Costs less than [`Nodes::list`].
+    ///
+    /// # Errors
+    /// As there.
+    fn ids(&self) -> BoxFuture<'_, Result<Vec<Uuid>, String>>;
+
+    /// Gives this gateway a task that only one of them does, unless another one has it that is
+    /// alive. Returns whether this gateway has it. As a gateway may lose a task without knowing,
+    /// what it writes must not depend on that it is the only one.
+    ///
+    /// # Errors
+    /// As above.
+    fn claim<'a>(&'a self, task: &'a str, id: Uuid) -> BoxFuture<'a, Result<bool, String>>;
 
     /// Tells the others that this gateway ends.
     fn leave(&self) -> BoxFuture<'_, ()>;

@@ -1,17 +1,24 @@
 //! What requests do now, for those who watch: counts, times and samples of the present second.
 //!
 //! While no one watches, a request pays for one relaxed load. Otherwise it adds to the shard of its
-//! thread, whose lock only the reader takes as well, once a second.
+//! thread, whose lock only the reader takes as well, once a second. So do totals, which are counted
+//! while a rollout is judged by them.
+
+mod times;
+mod totals;
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use uuid::Uuid;
+
+pub(crate) use times::Times;
+pub(crate) use totals::Totals;
 
 /// Shards. Threads beyond this number share them.
 const SHARDS: usize = 32;
@@ -28,14 +35,24 @@ const CLASSES: usize = 128;
 /// The traffic of this process.
 pub(crate) static TRAFFIC: Traffic = Traffic::new();
 
+/// What is collected.
+const WINDOWS: u8 = 1;
+const TOTALS: u8 = 2;
+
 /// Collects while it is watched.
 pub(crate) struct Traffic {
-    watched: AtomicBool,
+    /// [`WINDOWS`] and [`TOTALS`], if they are collected.
+    collected: AtomicU8,
     shards: [Shard; SHARDS],
 }
 
 #[repr(align(64))]
-struct Shard(Mutex<Option<Window>>);
+struct Shard(Mutex<Collected>);
+
+struct Collected {
+    window: Option<Window>,
+    totals: Option<Totals>,
+}
 
 /// What has happened since the last window was taken.
 #[derive(Debug, Default)]
@@ -152,7 +169,7 @@ pub(crate) struct Watching<'a>(&'a Traffic);
 
 impl Drop for Watching<'_> {
     fn drop(&mut self) {
-        self.0.watched.store(false, Ordering::Relaxed);
+        self.0.collected.fetch_and(!WINDOWS, Ordering::Relaxed);
         drop(self.0.take());
     }
 }
@@ -257,19 +274,29 @@ impl Window {
 impl Traffic {
     const fn new() -> Self {
         Self {
-            watched: AtomicBool::new(false),
-            shards: [const { Shard(Mutex::new(None)) }; SHARDS],
+            collected: AtomicU8::new(0),
+            shards: [const {
+                Shard(Mutex::new(Collected {
+                    window: None,
+                    totals: None,
+                }))
+            }; SHARDS],
         }
     }
 
-    /// Whether anything is collected.
+    /// Whether someone watches.
     pub(crate) fn is_watched(&self) -> bool {
-        self.watched.load(Ordering::Relaxed)
+        self.collected.load(Ordering::Relaxed) & WINDOWS != 0
+    }
+
+    /// Whether requests are to be noted.
+    pub(crate) fn takes_requests(&self) -> bool {
+        self.collected.load(Ordering::Relaxed) != 0
     }
 
     /// Collects until the result is dropped. There is one at a time.
     pub(crate) fn watch(&self) -> Watching<'_> {
-        self.watched.store(true, Ordering::Relaxed);
+        self.collected.fetch_or(WINDOWS, Ordering::Relaxed);
         Watching(self)
     }
 
@@ -282,8 +309,16 @@ impl Traffic {
         now: u64,
         sample: impl FnOnce() -> RequestSample,
     ) {
+        let collected = self.collected.load(Ordering::Relaxed);
         let mut shard = self.shard().0.lock();
-        let window = shard.get_or_insert_default();
+        if collected & TOTALS != 0 {
+            let totals = shard.totals.get_or_insert_default();
+            totals.add(status >= 500, took);
+        }
+        if collected & WINDOWS == 0 {
+            return;
+        }
+        let window = shard.window.get_or_insert_default();
         window
             .routes
             .entry(route)
@@ -310,7 +345,7 @@ impl Traffic {
     /// Notes a try of an upstream.
     pub(crate) fn note_try(&self, upstream: &Arc<str>, sample: TrySample) {
         let mut shard = self.shard().0.lock();
-        let window = shard.get_or_insert_default();
+        let window = shard.window.get_or_insert_default();
         let tries = match window.upstreams.get_mut(upstream) {
             Some(tries) => tries,
             None => window.upstreams.entry(Arc::clone(upstream)).or_default(),
@@ -330,7 +365,7 @@ impl Traffic {
         let mut whole = Window::default();
         for shard in &self.shards {
             // Merged outside the lock, so that no request waits for it.
-            let taken = shard.0.lock().take();
+            let taken = shard.0.lock().window.take();
             if let Some(window) = taken {
                 whole.merge(window);
             }
@@ -361,6 +396,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn request(traffic: &Traffic, status: u16) {
+        let took = Duration::from_millis(1);
+        traffic.note_request(None, status, took, 0, || RequestSample {
+            route: None,
+            method: "GET".into(),
+            host: String::new(),
+            path: "/".into(),
+            client: String::new(),
+            status,
+            took,
+            at: 0,
+        });
+    }
 
     fn a_try(endpoint: u64, status: u16, millis: u64, at: u64) -> TrySample {
         TrySample {
@@ -453,24 +502,34 @@ mod tests {
     #[test]
     fn what_two_threads_note_is_one_window() {
         let traffic = Traffic::new();
-        let note = || {
-            let took = Duration::from_millis(1);
-            traffic.note_request(None, 200, took, 0, || RequestSample {
-                route: None,
-                method: "GET".into(),
-                host: String::new(),
-                path: "/".into(),
-                client: String::new(),
-                status: 200,
-                took,
-                at: 0,
-            });
-        };
+        let watching = traffic.watch();
+        let note = || request(&traffic, 200);
         std::thread::scope(|scope| {
             scope.spawn(note);
             scope.spawn(note);
         });
         assert_eq!(traffic.take().routes[&None].counts.number, 2);
+        drop(watching);
+    }
+
+    #[test]
+    fn totals_are_counted_from_zero_and_beside_windows() {
+        let traffic = Traffic::new();
+        assert!(!traffic.takes_requests());
+        let counting = traffic.count();
+        assert!(traffic.takes_requests() && !traffic.is_watched());
+        request(&traffic, 200);
+        request(&traffic, 500);
+        assert!(traffic.take().routes.is_empty(), "without a watcher");
+        let watching = traffic.watch();
+        request(&traffic, 503);
+        assert_eq!(traffic.take().routes[&None].counts.number, 1);
+        drop(watching);
+        let totals = counting.totals();
+        assert_eq!((totals.requests, totals.errors), (3, 2));
+        drop(counting);
+        assert!(!traffic.takes_requests());
+        assert_eq!(traffic.count().totals().requests, 0);
     }
 
     proptest! {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::error::Error;
-use super::{Admin, ApiEndpoint};
+use super::{Admin, ApiEndpoint, rollout};
 use crate::config::ListenAddress;
 use crate::entity::rollout::CANARY;
 use crate::node;
@@ -108,12 +108,17 @@ pub async fn announce(admin: Admin) {
     let following = async {
         while applied.changed().await.is_ok() {
             let revision = applied.borrow_and_update().unwrap_or_default();
-            sender.send_replace(of_this(&admin, revision));
+            let present = of_this(&admin, revision);
+            sender.send_modify(|node| {
+                let figures = node.figures.take();
+                *node = Node { figures, ..present };
+            });
             // Many commits in a row are told together.
             sleep(PAUSE).await;
         }
     };
-    tokio::join!(nodes.announce(receiver), following);
+    let judging = rollout::judge(&admin, &*nodes, &sender);
+    tokio::join!(nodes.announce(receiver), following, judging);
 }
 
 /// Tells the others that this gateway ends.
@@ -149,6 +154,7 @@ fn of_this(admin: &Admin, revision: Revision) -> Node {
         config_hash: admin.store.content_hash(),
         channel: Some(channel_of(admin).to_owned()),
         updated_at: seconds(),
+        figures: None,
     }
 }
 
@@ -254,6 +260,7 @@ mod tests {
             config_hash: String::new(),
             channel: None,
             updated_at: 0,
+            figures: None,
         }
     }
 

@@ -91,7 +91,7 @@ async fn export(State(admin): State<Admin>, request: Request) -> Result<Response
 /// names.
 async fn import(State(admin): State<Admin>, request: Request) -> Result<Response, Error> {
     let mut aim = Aim::Change;
-    let mut is_canary = false;
+    let (mut is_canary, mut settings) = (false, Row::new());
     for (name, value) in arguments::pairs(request.uri().query().unwrap_or_default().as_bytes())? {
         match (&*name, &*value) {
             ("dry_run", "true" | "false") => aim = Aim::of_trial(value == "true"),
@@ -100,11 +100,17 @@ async fn import(State(admin): State<Admin>, request: Request) -> Result<Response
                 return Err(Error::field("channel", "expected one of: main, canary"));
             }
             ("dry_run", _) => return Err(Error::field("dry_run", "expected a boolean")),
+            (setting, _) if rollout::is_setting(setting) => {
+                settings.insert(name, value.into());
+            }
             _ => return Err(Error::field(&name, "unknown field")),
         }
     }
     if is_canary {
-        aim = rollout::aim(&admin, aim)?;
+        aim = rollout::aim(&admin, &aim, settings)?;
+    } else if let Some(name) = settings.keys().next() {
+        let message = "only a rollout has it: add channel=canary, or leave it out";
+        return Err(Error::field(name, message));
     }
     let (parts, body) = request.into_parts();
     let body = decode::read(body, LONGEST).await?;

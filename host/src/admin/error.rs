@@ -161,6 +161,11 @@ impl Error {
         }
     }
 
+    /// Whether the store cannot be written or read now, so that another try may succeed.
+    pub(super) fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Plain(StatusCode::SERVICE_UNAVAILABLE, _))
+    }
+
     /// The error as a sentence.
     pub(super) fn message(&self) -> String {
         match self {

@@ -156,9 +156,10 @@ impl Importer {
             if !mistakes.is_empty() {
                 return Err(Refused::Mistakes(mistakes));
             }
-            if aim == Aim::Canary {
+            if let Aim::Canary(settings) = &aim {
+                let begin = || rollout::begin(&*self.store, &writes, &switches.writes, settings);
                 writes = match self.store.check(&writes) {
-                    Ok(()) => rollout::begin(&*self.store, &writes, &switches.writes)?,
+                    Ok(()) => begin()?,
                     Err(error) if is_race(&error) => continue,
                     Err(error) => return Err(refused(&configuration, error)),
                 };

@@ -6,7 +6,7 @@
 //! Once a bound is broken, the canary gets no more requests, on any thread. The task that awaits
 //! [`Canary::verdict`] stores that.
 
-mod evidence;
+pub(super) mod evidence;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -159,10 +159,10 @@ impl Canary {
     fn observe(&self, side: Side, failed: bool, time: Option<Duration>) {
         let broken = {
             let mut evidence = self.evidence.lock();
-            evidence.observe(Instant::now(), &self.settings, side, failed, time);
+            evidence.observe(Instant::now(), &self.settings.bounds, side, failed, time);
             match side {
                 Side::Stable => None,
-                Side::Canary => evidence.broken(&self.settings),
+                Side::Canary => evidence.broken(&self.settings.bounds, "the active version's"),
             }
         };
         if let Some(reason) = broken {
@@ -204,7 +204,7 @@ impl Canary {
     /// Whether there were enough requests to judge it.
     pub fn is_judged(&self) -> bool {
         let evidence = self.evidence.lock();
-        evidence::is_enough(&self.settings, |side| evidence.total(side).0)
+        evidence::is_enough(&self.settings.bounds, |side| evidence.total(side).0)
     }
 
     /// The figures of both sides, the active version first.

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::bounds::{self, Bounds, PERCENT, POSITIVE};
 use super::declaration::{Declaration, Endpoints};
 use super::field::{Check, Field, Preset, Shape};
 use super::{Kind, UniqueKey, check};
@@ -17,9 +18,6 @@ pub(super) const DESCRIPTION: &[Field] = &[
     Field::array("columns", &TEXT).required(),
 ];
 
-const POSITIVE: &[Check] = &[Check::Between(0, 2_147_483_647)];
-const PERCENT: &[Check] = &[Check::Between(0, 100)];
-
 /// The settings of a canary in a request. A bound that is null is not judged.
 pub(crate) const CANARY: &[Field] = &[
     // Percentage of the picks of each upstream that follows the active version.
@@ -31,20 +29,14 @@ pub(crate) const CANARY: &[Field] = &[
         .required()
         .default(Preset::Integer(0))
         .check(POSITIVE),
-    Field::number("max_error_percent").check(PERCENT),
-    Field::number("max_error_ratio").check(POSITIVE),
-    Field::number("max_p99_ms").check(POSITIVE),
-    Field::number("max_p99_ratio").check(POSITIVE),
+    bounds::MAX_ERROR_PERCENT,
+    bounds::MAX_ERROR_RATIO,
+    bounds::MAX_P99_MS,
+    bounds::MAX_P99_RATIO,
     // Requests that each side must have placed before anything but faults is judged.
-    Field::integer("min_requests")
-        .required()
-        .default(Preset::Integer(100))
-        .check(&[Check::Between(1, 2_147_483_647)]),
-    // In seconds; a year at most.
-    Field::number("duration").check(&[Check::Between(0, 31_536_000)]),
-    Field::boolean("promote")
-        .required()
-        .default(Preset::Boolean(false)),
+    bounds::MIN_REQUESTS,
+    bounds::DURATION,
+    bounds::PROMOTE,
 ];
 
 /// A component that chooses among the targets of an upstream. `digest` is that of its active
@@ -97,14 +89,6 @@ impl Balancer {
     }
 }
 
-impl Canary {
-    /// Whether the canary is compared with the active version, which must then place requests as
-    /// well.
-    pub fn is_compared(&self) -> bool {
-        self.max_error_ratio.or(self.max_p99_ratio).is_some()
-    }
-}
-
 /// A version that takes a share of the picks of the active one.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Canary {
@@ -118,17 +102,9 @@ pub struct Canary {
     pub share_percent: f64,
     /// Most faults of its instances.
     pub max_faults: u64,
-    /// Bound on its error rate: failed requests among those that it places, in percent, 0 to 100.
-    pub max_error_percent: Option<f64>,
-    /// Bound on its error rate, as a multiple of the active version's.
-    pub max_error_ratio: Option<f64>,
-    /// Longest p99 of the time until the head of the response, in milliseconds.
-    pub max_p99_ms: Option<f64>,
-    /// Bound on its p99, as a multiple of the active version's.
-    pub max_p99_ratio: Option<f64>,
-    /// Requests placed before anything but faults is judged: by the canary, and by the active
-    /// version where the two are compared.
-    pub min_requests: u64,
+    /// What it must not break, compared with the active version.
+    #[serde(flatten)]
+    pub bounds: Bounds,
     /// Seconds without a broken bound after which the canary has passed; none for never.
     pub duration: Option<f64>,
     /// Whether a canary that has passed is made active.

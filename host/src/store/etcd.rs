@@ -9,6 +9,7 @@
 //! | `parts/COMMIT/N` | the rows of a commit that is larger than a transaction may be |
 //! | `blobs/DIGEST/N`, `blobs/DIGEST/size` | a blob in chunks, and how many bytes it has |
 //! | `nodes/ID` | a gateway, under a lease |
+//! | `tasks/TASK` | the gateway that does a task for all, under its lease |
 //! | `probe` | nothing: written to find out whether etcd can be written, after it has refused a commit |
 //!
 //! A commit is one transaction of etcd: it compares the head with the one that the rules were checked

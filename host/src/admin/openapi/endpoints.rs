@@ -184,10 +184,19 @@ pub(super) fn described(path: &str, method: &Method) -> Option<Described> {
                 json!({ "type": "string", "enum": ["main", "canary"] }),
                 "canary: only at the gateways of that channel",
             )
+            .query(
+                "max_error_ratio",
+                json!({ "type": "number" }),
+                "With channel=canary: a bound, as of a canary of a balancer; so are max_error_percent, \
+                 max_p99_ms, max_p99_ratio, min_requests, duration and promote",
+            )
             .takes("application/yaml", json!({ "type": "object" }))
             .answers(200)
     } else if is("/pointsman/rollout") && get {
-        Described::new("What only the gateways of the channel canary have yet").answers(200)
+        Described::new(
+            "What only the gateways of the channel canary have yet, or how that has ended",
+        )
+        .answers(200)
     } else if is("/pointsman/rollout") && *method == Method::DELETE {
         Described::new("Has the gateways of the channel canary have what the others have")
             .without_content()

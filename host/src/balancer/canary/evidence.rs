@@ -5,21 +5,15 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::Side;
-use crate::entity::balancer::Canary as Settings;
+use crate::entity::bounds::Bounds;
+use crate::traffic::{Times, Totals};
 
 /// Bounds are checked against the present window and the one before, each at least this long: a
 /// week without errors must not hide the errors of the last minutes.
-const WINDOW: Duration = Duration::from_secs(60);
-
-/// Classes in each octave of times: a reported time is at most a sixteenth too long.
-const STEPS: u32 = 16;
-const STEP_BITS: u32 = STEPS.ilog2();
-
-/// Classes of all times that fit into 32 bits of microseconds, which is more than an hour.
-const CLASSES: usize = ((32 - STEP_BITS + 1) * STEPS) as usize;
+pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
 /// The requests of both sides.
-pub(super) struct Evidence {
+pub(crate) struct Evidence {
     /// Requests and errors of each side in all.
     total: [(u64, u64); 2],
     before: [Window; 2],
@@ -41,7 +35,7 @@ pub struct Recent {
 }
 
 impl Evidence {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             total: Default::default(),
             before: Default::default(),
@@ -50,32 +44,52 @@ impl Evidence {
         }
     }
 
-    /// Counts a request. A window lasts until it has enough requests for a judgement.
+    /// Counts a request.
     pub(super) fn observe(
         &mut self,
         now: Instant,
-        bounds: &Settings,
+        bounds: &Bounds,
         side: Side,
         failed: bool,
         time: Option<Duration>,
     ) {
+        self.turn(now, bounds);
+        self.count(side, 1, failed.into());
+        self.present[side as usize].observe(failed, time);
+    }
+
+    /// Counts the requests of another process.
+    pub(crate) fn observe_all(&mut self, now: Instant, bounds: &Bounds, side: Side, all: &Totals) {
+        self.turn(now, bounds);
+        self.count(side, all.requests, all.errors);
+        let window = &mut self.present[side as usize];
+        window.requests += all.requests;
+        window.errors += all.errors;
+        window.times.merge(&all.times);
+    }
+
+    /// Counts requests that were long ago: they are not judged any longer.
+    pub(crate) fn count(&mut self, side: Side, requests: u64, errors: u64) {
+        let (all, failed) = &mut self.total[side as usize];
+        *all += requests;
+        *failed += errors;
+    }
+
+    /// A window lasts until it has enough requests for a judgement.
+    fn turn(&mut self, now: Instant, bounds: &Bounds) {
         let full = is_enough(bounds, |side| self.present[side as usize].requests);
         if full && now.saturating_duration_since(self.since) >= WINDOW {
             self.before = std::mem::take(&mut self.present);
             self.since = now;
         }
-        let (requests, errors) = &mut self.total[side as usize];
-        *requests += 1;
-        *errors += u64::from(failed);
-        self.present[side as usize].observe(failed, time);
     }
 
     /// All requests and errors of a side.
-    pub(super) fn total(&self, side: Side) -> (u64, u64) {
+    pub(crate) fn total(&self, side: Side) -> (u64, u64) {
         self.total[side as usize]
     }
 
-    pub(super) fn recent(&self, side: Side) -> Recent {
+    pub(crate) fn recent(&self, side: Side) -> Recent {
         let (requests, error_percent) = self.rate(side);
         Recent {
             requests,
@@ -98,11 +112,11 @@ impl Evidence {
     }
 
     fn p99_ms(&self, side: Side) -> Option<f64> {
-        p99(self.windows(side)).map(|micros| micros as f64 / 1000.0)
+        Times::p99_ms(self.windows(side).map(|window| &window.times))
     }
 
-    /// Which bound the canary has broken, in words.
-    pub(super) fn broken(&self, bounds: &Settings) -> Option<String> {
+    /// Which bound the canary has broken, in words. `compared` names what it is compared with.
+    pub(crate) fn broken(&self, bounds: &Bounds, compared: &str) -> Option<String> {
         let min = bounds.min_requests;
         let (requests, failed) = self.rate(Side::Canary);
         if requests < min {
@@ -129,8 +143,8 @@ impl Evidence {
         {
             return Some(times(slow, format!("{most} ms")));
         }
-        let (compared, usual) = self.rate(Side::Stable);
-        if compared < min {
+        let (others, usual) = self.rate(Side::Stable);
+        if others < min {
             return None;
         }
         // A rate of less than one request of the smallest sample cannot be told from zero.
@@ -138,14 +152,14 @@ impl Evidence {
         if let Some(most) = bounds.max_error_ratio
             && failed > most * usual.max(least)
         {
-            let more = format!("{most} times the {usual:.2} % of the active version's");
+            let more = format!("{most} times the {usual:.2} % of {compared}");
             return Some(errors(more));
         }
         if let (Some(most), Some(slow)) = (bounds.max_p99_ratio, slow)
             && let Some(usual) = self.p99_ms(Side::Stable)
             && slow > most * usual
         {
-            let more = format!("{most} times the {usual:.1} ms of the active version's");
+            let more = format!("{most} times the {usual:.1} ms of {compared}");
             return Some(times(slow, more));
         }
         None
@@ -154,27 +168,17 @@ impl Evidence {
 
 /// Whether there are enough requests for a judgement: of the canary, and of the active version if
 /// the two are compared.
-pub(super) fn is_enough(bounds: &Settings, requests: impl Fn(Side) -> u64) -> bool {
+pub(crate) fn is_enough(bounds: &Bounds, requests: impl Fn(Side) -> u64) -> bool {
     let enough = |side| requests(side) >= bounds.min_requests;
     enough(Side::Canary) && (!bounds.is_compared() || enough(Side::Stable))
 }
 
 /// Requests of one side.
+#[derive(Default)]
 struct Window {
     requests: u64,
     errors: u64,
-    /// Times by class.
-    times: Box<[u64; CLASSES]>,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self {
-            requests: 0,
-            errors: 0,
-            times: Box::new([0; CLASSES]),
-        }
-    }
+    times: Times,
 }
 
 impl Window {
@@ -182,40 +186,9 @@ impl Window {
         self.requests += 1;
         self.errors += u64::from(failed);
         if let Some(time) = time {
-            self.times[class_of(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))] += 1;
+            self.times.add(time);
         }
     }
-}
-
-/// The class of a time in microseconds: the same number of classes for each octave, and one class
-/// for each of the shortest times.
-fn class_of(micros: u32) -> usize {
-    let octave = micros.max(1).ilog2().saturating_sub(STEP_BITS);
-    (octave * STEPS + (micros >> octave)) as usize
-}
-
-/// The longest time of a class, in microseconds.
-fn longest(class: usize) -> u64 {
-    let steps = STEPS as usize;
-    let octave = (class / steps).saturating_sub(1);
-    (((class - octave * steps + 1) as u64) << octave) - 1
-}
-
-/// The time in microseconds that 99 of 100 do not exceed; none if there are no times.
-fn p99(windows: [&Window; 2]) -> Option<u64> {
-    let [before, present] = windows;
-    let all =
-        || (before.times.iter().zip(&*present.times)).map(|(before, present)| before + present);
-    let total: u64 = all().sum();
-    if total == 0 {
-        return None;
-    }
-    let mut beyond = 0;
-    let class = all().rposition(|times| {
-        beyond += times;
-        beyond > total / 100
-    });
-    class.map(longest)
 }
 
 #[cfg(test)]

@@ -56,6 +56,17 @@ impl Keys {
         format!("{}nodes/{id}", self.prefix)
     }
 
+    /// The node whose key this is.
+    pub(super) fn node_of(&self, key: &[u8]) -> Option<Uuid> {
+        let key = std::str::from_utf8(key).ok()?;
+        Uuid::parse_str(key.strip_prefix(&*self.nodes())?).ok()
+    }
+
+    /// The key of a task that one gateway does for all.
+    pub(super) fn task(&self, task: &str) -> String {
+        format!("{}tasks/{task}", self.prefix)
+    }
+
     /// The key that is written to find out whether etcd can be written.
     pub(super) fn probe(&self) -> String {
         format!("{}probe", self.prefix)

@@ -166,6 +166,8 @@ impl Compare {
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Put(String, Vec<u8>),
+    /// A key that ends with a lease.
+    PutUnder(String, Vec<u8>, u64),
     Delete(KeyRange),
 }
 
@@ -174,6 +176,9 @@ pub(super) fn transaction(compared: &[Compare], steps: &[Step], read: &KeyRange)
     let compared: Vec<Message> = compared.iter().map(Compare::message).collect();
     let steps = steps.iter().map(|step| match step {
         Step::Put(key, value) => Message::default().message(2, &put(key, value)),
+        Step::PutUnder(key, value, lease) => {
+            Message::default().message(2, &put_under(key, value, *lease))
+        }
         Step::Delete(keys) => Message::default().message(3, &delete(keys)),
     });
     let read = Range {

@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use uuid::Uuid;
 
 use super::super::journal::OpenError;
 use super::super::{Node, Nodes};
@@ -16,8 +17,8 @@ use super::client::{Client, malformed};
 use super::format::{Keys, json};
 use super::grpc::CallError;
 use super::messages::{
-    KeyRange, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, PUT, granted, keep_alive, lease,
-    put_under, revoke, time_left,
+    Compare, KeyRange, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, PUT, Step, TXN,
+    TransactionResponse, granted, keep_alive, lease, put_under, revoke, time_left, transaction,
 };
 use super::remote::Remote;
 use super::seal::Keyring;
@@ -108,6 +109,29 @@ impl EtcdNodes {
     }
 }
 
+impl EtcdNodes {
+    /// The key of a task is under the lease of the gateway that has it. It is read first, because
+    /// etcd writes every transaction that may change something to its disks.
+    async fn try_claim(&self, task: &str, id: Uuid) -> Result<bool, CallError> {
+        let key = self.remote.keys.task(task);
+        let has = |value: &[u8]| value == id.to_string().as_bytes();
+        let found = self.remote.get(&key, Instant::now() + PATIENCE).await?;
+        let lease = self.lease.load(Ordering::Relaxed);
+        if let Some(found) = found {
+            return Ok(has(&found.value));
+        }
+        if lease == 0 {
+            return Ok(false);
+        }
+        let compared = [Compare::Missing(key.clone())];
+        let steps = [Step::PutUnder(key.clone(), id.to_string().into(), lease)];
+        let message = transaction(&compared, &steps, &KeyRange::key(&key));
+        let answer = self.remote.client.call(TXN, message.as_bytes()).await?;
+        let answer = TransactionResponse::read(&answer).map_err(malformed)?;
+        Ok(answer.succeeded || answer.read.iter().any(|found| has(&found.value)))
+    }
+}
+
 impl Nodes for EtcdNodes {
     fn announce(&self, mut node: watch::Receiver<Node>) -> BoxFuture<'_, ()> {
         async move {
@@ -135,6 +159,26 @@ impl Nodes for EtcdNodes {
                 .collect())
         }
         .boxed()
+    }
+
+    fn ids(&self) -> BoxFuture<'_, Result<Vec<Uuid>, String>> {
+        async move {
+            let keys = KeyRange::prefix(&self.remote.keys.nodes());
+            let listed = self.remote.keys(keys, Instant::now() + PATIENCE).await;
+            let entries = listed.map_err(|error| format!("etcd cannot be read: {error}"))?;
+            let ids = entries.iter();
+            let ids = ids.filter_map(|entry| self.remote.keys.node_of(&entry.key));
+            let mut ids: Vec<Uuid> = ids.collect();
+            ids.sort_unstable();
+            Ok(ids)
+        }
+        .boxed()
+    }
+
+    fn claim<'a>(&'a self, task: &'a str, id: Uuid) -> BoxFuture<'a, Result<bool, String>> {
+        let claiming = self.try_claim(task, id);
+        let told = |error| format!("etcd cannot give a task: {error}");
+        async move { claiming.await.map_err(told) }.boxed()
     }
 
     /// Ends the lease, and with it the key; not that of a process that has taken over from this one,
