@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written, misspelt_variables};
 use pointsman::{
     AdminTokenArguments, ConfigCommand, LogFields, LogLevel, NodesArguments, PluginCommand,
-    Recording, Replay, Simulation, TopArguments, admin_token, component, config_command, nodes,
-    plugin, record, replay, run, simulate, top,
+    Recording, Replay, RolloutCommand, Simulation, TopArguments, admin_token, component,
+    config_command, nodes, plugin, record, replay, rollout, run, simulate, top,
 };
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -55,6 +55,8 @@ enum Command {
     AdminToken(AdminTokenArguments),
     Nodes(NodesArguments),
     Top(TopArguments),
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
             Command::Config(command) => config_command(command, &cli.settings),
             Command::Nodes(arguments) => nodes(arguments).map(|()| ExitCode::SUCCESS),
             Command::Top(arguments) => top(arguments).map(|()| ExitCode::SUCCESS),
+            Command::Rollout(command) => rollout(command).map(|()| ExitCode::SUCCESS),
             Command::AdminToken(token) => admin_token(token).map(|()| ExitCode::SUCCESS),
         };
         return done.unwrap_or_else(|error| fail(&format!("{error:#}")));

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::client::Gateway;
+use crate::columns::aligned;
 
 /// Shows the gateways that share a configuration, and which revision of it each of them has
 #[derive(Debug, Args)]
@@ -75,19 +76,7 @@ fn table(nodes: &[Value], now: Duration) -> String {
         .collect();
     lines.sort_by(|one, other| (&one[1], &one[0]).cmp(&(&other[1], &other[0])));
     lines.insert(0, HEADS.map(str::to_owned));
-    let mut widths = [0; 6];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let shown = lines.iter().map(|line| {
-        let cells = line.iter().zip(widths);
-        let cells = cells.map(|(cell, width)| format!("{cell:width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        format!("{}\n", line.trim_end())
-    });
-    shown.collect()
+    aligned(&lines)
 }
 
 /// How long its configuration has been in effect, in the largest unit that is not zero.
