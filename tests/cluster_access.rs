@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::harness::{Etcd, Gateway, Issued, Relay, Setup, add_consumer, add_credential, until};
+use crate::harness::{
+    Dns, DnsReply, Etcd, Gateway, Issued, Relay, Setup, add_consumer, add_credential, until,
+};
 
 fn has_consumer(gateway: &Gateway, name: &str) -> bool {
     let path = format!("/consumers/{name}");
@@ -145,4 +147,21 @@ fn entities_are_sealed_in_etcd_and_the_keys_can_be_replaced() {
     add_consumer(&c, "last");
     until("it is at the other one", || has_consumer(&a, "last"));
     drop((a, owned));
+}
+
+#[test]
+fn names_of_members_are_looked_up_as_those_of_targets() {
+    let etcd = Etcd::start();
+    let dns = Dns::start();
+    let loopback = std::net::Ipv4Addr::LOCALHOST;
+    dns.set("etcd.test", DnsReply::Addresses(vec![loopback], 0));
+    let endpoint = format!("http://etcd.test:{}", etcd.address(0).port());
+    let gateway = Setup::new()
+        .arg("--store", "etcd")
+        .arg("--etcd-endpoints", endpoint)
+        .arg("--dns-resolver", dns.address)
+        .start();
+    let other = etcd.gateway().start();
+    add_consumer(&gateway, "named");
+    until("it is at the other one", || has_consumer(&other, "named"));
 }

@@ -108,6 +108,7 @@ mod proxy_cache;
 mod proxy_cache_misses;
 mod rate_limiting;
 mod rate_limiting_redis;
+mod rate_limiting_shares;
 mod record;
 mod recovery;
 mod reload;

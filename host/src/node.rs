@@ -1,11 +1,15 @@
 //! The identity of this gateway among others, and of its machine.
 
+mod peers;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::OnceLock;
 
 use uuid::Uuid;
+
+pub(crate) use peers::{PEERS, Place, Wish};
 
 /// The file in the data folder that has the identity.
 const FILE: &str = "node.id";

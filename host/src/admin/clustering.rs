@@ -12,7 +12,7 @@ use axum::routing::get;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::error::Error;
@@ -27,6 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pause between two looks at the others.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Shortest pause between two looks for the gateways that are alive.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The pause for each gateway, so that all of them look a hundred times a second at the most.
+const LOOK_FOR_EACH: Duration = Duration::from_millis(10);
 
 /// The header that names the gateways at which a change is not in effect yet.
 static NOT_APPLIED: HeaderName = HeaderName::from_static("x-pointsman-not-applied");
@@ -118,7 +124,24 @@ pub async fn announce(admin: Admin) {
         }
     };
     let judging = rollout::judge(&admin, &*nodes, &sender);
-    tokio::join!(nodes.announce(receiver), following, judging);
+    let looking = look_for_peers(&*nodes);
+    tokio::join!(nodes.announce(receiver), following, judging, looking);
+}
+
+/// Finds out which gateways are alive, while a part of this one needs to know. If the store is away,
+/// those count as alive that were before.
+async fn look_for_peers(nodes: &dyn Nodes) {
+    loop {
+        node::PEERS.wished().await;
+        let mut pause = LOOK;
+        if let Ok(Ok(ids)) = timeout(PATIENCE, nodes.ids()).await {
+            let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+            pause = pause.max(LOOK_FOR_EACH.saturating_mul(count));
+            node::PEERS.set(ids);
+        }
+        // Not at the same moment as the others.
+        sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+    }
 }
 
 /// Tells the others that this gateway ends.

@@ -45,6 +45,6 @@ pub(super) fn open_store(config: &Config, lock: &FolderLock) -> anyhow::Result<J
              gateways"
         );
     }
-    store::open_shared(&config.etcd, &config.data_dir, lock)
+    store::open_shared(&config.etcd, &config.dns, &config.data_dir, lock)
         .context("cannot open the store (store = etcd)")
 }

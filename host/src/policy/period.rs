@@ -1,6 +1,7 @@
 //! The periods of the calendar in which requests are counted, all in UTC.
 
 use crate::entity::plugin::periods::Limits;
+use crate::node::Place;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -145,6 +146,21 @@ pub(super) fn limits(set: &Limits) -> Vec<Limit> {
         })
     };
     all.into_iter().filter_map(limit).collect()
+}
+
+/// This gateway's share of limits; beyond the last limit, the last one again.
+pub(super) fn parts(limits: &[Limit], place: Place) -> [Limit; PERIODS] {
+    std::array::from_fn(|at| {
+        let limit = limits.get(at).or(limits.last());
+        let limit = limit.copied().unwrap_or(Limit {
+            period: Period::Year,
+            most: 0.0,
+        });
+        Limit {
+            most: place.part_of(limit.most),
+            ..limit
+        }
+    })
 }
 
 #[cfg(test)]

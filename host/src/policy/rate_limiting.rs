@@ -18,8 +18,10 @@ use super::request::Request;
 use super::response::Response;
 use super::{Access, DryRun, Policy, Resources, Verdict};
 use crate::clock;
+use crate::entity::plugin::periods::Share;
 use crate::entity::plugin::rate_limiting::{Config, LimitBy};
 use crate::entity::plugin::{Plugin, periods};
+use crate::node::{PEERS, Place, Wish};
 
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
@@ -41,6 +43,11 @@ pub(super) struct RateLimiting {
 enum Counts {
     /// In the memory of this gateway.
     Local(Arc<Resources>),
+    /// There as well, up to this gateway's share of the limits.
+    Share {
+        resources: Arc<Resources>,
+        _peers: Wish<'static>,
+    },
     /// In a Redis server, with each request.
     Redis(Arc<Server>),
     /// In memory, reconciled with a Redis server at intervals.
@@ -56,7 +63,13 @@ impl RateLimiting {
         resources: &Arc<Resources>,
     ) -> Result<Self, String> {
         let counts = match config.policy {
-            periods::Policy::Local => Counts::Local(Arc::clone(resources)),
+            periods::Policy::Local => match config.extension.share {
+                None => Counts::Local(Arc::clone(resources)),
+                Some(Share::Nodes) => Counts::Share {
+                    resources: Arc::clone(resources),
+                    _peers: PEERS.wish(),
+                },
+            },
             periods::Policy::Redis => {
                 let server = resources.redis.get(&config.redis)?;
                 match Duration::try_from_secs_f64(config.sync_rate) {
@@ -103,7 +116,18 @@ impl RateLimiting {
 
     /// What happens to a request after it was counted, or was not because of a limit.
     fn decide(&self, request: &mut Request<'_>, usage: Usage, now: u64) -> Verdict {
-        let standing = Standing::new(&self.limits, usage, now);
+        self.decide_at(request, usage, now, Place::ONLY)
+    }
+
+    /// The same, where the limits are a share of the configured ones.
+    fn decide_at(
+        &self,
+        request: &mut Request<'_>,
+        usage: Usage,
+        now: u64,
+        place: Place,
+    ) -> Verdict {
+        let standing = Standing::new(&self.limits, usage, now, place);
         let shown = !self.config.hide_client_headers;
         if usage.allowed {
             if shown {
@@ -132,6 +156,13 @@ impl Policy for RateLimiting {
         let now = clock::unix_seconds();
         let usage = match &self.counts {
             Counts::Local(resources) => resources.rate_limits.take(&key, &self.limits, now),
+            Counts::Share { resources, .. } => {
+                let place = PEERS.place();
+                let limits = period::parts(&self.limits, place);
+                let limits = &limits[..self.limits.len()];
+                let usage = resources.rate_limits.take(&key, limits, now);
+                return Access::Done(self.decide_at(request, usage, now, place));
+            }
             Counts::Synced(counts) => {
                 if counts.has_failed() && !self.config.fault_tolerant {
                     return Access::Done(uncounted(false));
@@ -173,15 +204,17 @@ struct Standing {
     tightest: usize,
     /// The seconds until the window of that limit ends.
     reset: u64,
+    /// Which share of the limits holds.
+    place: Place,
 }
 
 impl Standing {
-    fn new(limits: &[Limit], usage: Usage, now: u64) -> Self {
+    fn new(limits: &[Limit], usage: Usage, now: u64, place: Place) -> Self {
         let own = if usage.allowed { 1.0 } else { 0.0 };
         let mut remaining = [0.0; PERIODS];
         let mut tightest = 0;
         for (at, (limit, count)) in limits.iter().zip(usage.counts).enumerate() {
-            remaining[at] = (limit.most - count as f64 - own).max(0.0);
+            remaining[at] = (place.part_of(limit.most) - count as f64 - own).max(0.0);
             // The limits are in the order of their windows.
             if remaining[at] <= remaining[tightest] {
                 tightest = at;
@@ -195,13 +228,15 @@ impl Standing {
             remaining,
             tightest,
             reset,
+            place,
         }
     }
 
     fn write(&self, limits: &[Limit], headers: &mut HeaderMap) {
         for (at, (limit, remaining)) in limits.iter().zip(self.remaining).enumerate() {
             let (of_limit, of_remaining) = names(limit.period);
-            let (most, remaining) = (number(limit.most), number(remaining));
+            let most = number(self.place.part_of(limit.most));
+            let remaining = number(remaining);
             if at == self.tightest {
                 headers.insert(LIMIT, most.clone());
                 headers.insert(REMAINING, remaining.clone());
@@ -260,7 +295,7 @@ mod tests {
             })
             .collect();
         let usage = Usage::of(&limits, counts);
-        let standing = Standing::new(&limits, usage, now);
+        let standing = Standing::new(&limits, usage, now, Place::ONLY);
         let mut headers = HeaderMap::new();
         standing.write(&limits, &mut headers);
         (usage.allowed, standing, headers)

@@ -24,8 +24,10 @@ use super::request::Request;
 use super::response::{Response, Source};
 use super::{Access, DryRun, Policy, Resources, Verdict};
 use crate::clock;
+use crate::entity::plugin::periods::Share;
 use crate::entity::plugin::response_ratelimiting::{Config, LimitBy};
 use crate::entity::plugin::{Plugin, periods};
+use crate::node::{PEERS, Place, Wish};
 
 /// Refuses the responses to requests beyond the limits.
 #[derive(Debug)]
@@ -43,6 +45,11 @@ pub(super) struct ResponseRatelimiting {
 enum Counts {
     /// In the memory of this gateway.
     Local(Arc<Resources>),
+    /// There as well, up to this gateway's share of the limits.
+    Share {
+        resources: Arc<Resources>,
+        _peers: Wish<'static>,
+    },
     /// In a Redis server.
     Redis(Arc<Server>),
 }
@@ -81,10 +88,10 @@ impl NamedLimit {
 
     /// What is left of each period; less than nothing if requests in progress at the same time have
     /// exceeded the limit together.
-    fn left(&self, usage: &Usage) -> impl Iterator<Item = f64> {
+    fn left(&self, usage: &Usage, place: Place) -> impl Iterator<Item = f64> {
         let counts = usage.counts;
         let periods = self.periods.iter().zip(counts);
-        periods.map(|(limit, count)| limit.most - count as f64)
+        periods.map(move |(limit, count)| place.part_of(limit.most) - count as f64)
     }
 }
 
@@ -96,6 +103,8 @@ struct Counted {
     usages: Vec<Usage>,
     /// The time of the request, in seconds since 1970.
     now: u64,
+    /// Which share of the limits holds.
+    place: Place,
 }
 
 impl ResponseRatelimiting {
@@ -107,7 +116,13 @@ impl ResponseRatelimiting {
         resources: &Arc<Resources>,
     ) -> Result<Self, String> {
         let counts = match config.policy {
-            periods::Policy::Local => Counts::Local(Arc::clone(resources)),
+            periods::Policy::Local => match config.extension.share {
+                None => Counts::Local(Arc::clone(resources)),
+                Some(Share::Nodes) => Counts::Share {
+                    resources: Arc::clone(resources),
+                    _peers: PEERS.wish(),
+                },
+            },
             periods::Policy::Redis => Counts::Redis(resources.redis.get(&config.redis)?),
         };
         let limits = config.limits.iter();
@@ -137,7 +152,9 @@ impl ResponseRatelimiting {
     fn decide(&self, request: &mut Request<'_>, counted: Counted) -> Verdict {
         let mut exceeded = None;
         for (limit, usage) in self.limits.iter().zip(&counted.usages) {
-            let least = limit.left(usage).fold(f64::INFINITY, f64::min);
+            let least = limit
+                .left(usage, counted.place)
+                .fold(f64::INFINITY, f64::min);
             if let Some(name) = &limit.left {
                 let headers = &mut request.head.headers;
                 headers.insert(name, number(least.max(0.0)));
@@ -181,7 +198,7 @@ impl ResponseRatelimiting {
             .zip(amounts)
             .filter(|(_, amount)| **amount > 0);
         match &self.counts {
-            Counts::Local(resources) => {
+            Counts::Local(resources) | Counts::Share { resources, .. } => {
                 for (limit, amount) in counted {
                     let key = (*key, Arc::clone(&limit.name));
                     resources
@@ -225,18 +242,36 @@ impl Policy for ResponseRatelimiting {
         let key = self.key(request);
         let now = clock::unix_seconds();
         match &self.counts {
-            Counts::Local(resources) => {
+            Counts::Local(resources) | Counts::Share { resources, .. } => {
+                let place = match &self.counts {
+                    Counts::Share { .. } => PEERS.place(),
+                    _ => Place::ONLY,
+                };
                 let usages = self.limits.iter().map(|limit| {
                     let key = (key, Arc::clone(&limit.name));
                     resources.response_limits.read(&key, &limit.periods, now)
                 });
                 let usages = usages.collect();
-                Access::Done(self.decide(request, Counted { key, usages, now }))
+                let counted = Counted {
+                    key,
+                    usages,
+                    now,
+                    place,
+                };
+                Access::Done(self.decide(request, counted))
             }
             Counts::Redis(server) => {
                 let deciding = async move {
                     match self.read(server, &key, now).await {
-                        Ok(usages) => self.decide(request, Counted { key, usages, now }),
+                        Ok(usages) => {
+                            let counted = Counted {
+                                key,
+                                usages,
+                                now,
+                                place: Place::ONLY,
+                            };
+                            self.decide(request, counted)
+                        }
                         Err(error) => {
                             tracing::debug!("a request could not be counted: {error}");
                             uncounted(self.config.fault_tolerant)
@@ -266,14 +301,14 @@ impl Policy for ResponseRatelimiting {
         let each = self.limits.iter().zip(&counted.usages).zip(&amounts);
         for ((limit, usage), amount) in each {
             for ((period, left), told) in
-                limit.periods.iter().zip(limit.left(usage)).zip(&limit.told)
+                (limit.periods.iter().zip(limit.left(usage, counted.place))).zip(&limit.told)
             {
                 exceeded |= *amount > 0 && left <= 0.0;
                 if let Some((of_limit, of_left)) = told
                     && !self.config.hide_client_headers
                 {
                     let headers = &mut response.head.headers;
-                    headers.insert(of_limit, number(period.most));
+                    headers.insert(of_limit, number(counted.place.part_of(period.most)));
                     headers.insert(of_left, number((left - *amount as f64).max(0.0)));
                 }
             }

@@ -56,7 +56,8 @@ use super::journal::OpenError;
 use super::journaled::JournaledStore;
 use super::lock::FolderLock;
 use super::schema::Schema;
-use crate::config::Etcd;
+use crate::config::{Dns, Etcd};
+use crate::dns::Resolver;
 use journal::EtcdJournal;
 use nodes::EtcdNodes;
 use seal::Keyring;
@@ -66,14 +67,15 @@ pub(super) fn copy_folder(data_dir: &Path) -> PathBuf {
     data_dir.join(copy::FOLDER)
 }
 
-/// Opens the store that several gateways share, with the copy in a data folder. The caller has to
-/// have the folder's lock.
+/// Opens the store that several gateways share, with the copy in a data folder. The names of etcd's
+/// members are looked up as `names` says. The caller has to have the folder's lock.
 ///
 /// # Errors
 /// A sentence, if the settings or the copy cannot be used, or if there is no copy yet and etcd cannot
 /// be reached.
 pub fn open_shared(
     settings: &Etcd,
+    names: &Dns,
     data_dir: &Path,
     _lock: &FolderLock,
 ) -> Result<JournaledStore, OpenError> {
@@ -82,8 +84,9 @@ pub fn open_shared(
         let keyring = keyring.transpose();
         let keyring =
             keyring.map_err(|reason| OpenError::Unusable(format!("keyring_file: {reason}")))?;
-        let nodes = Arc::new(EtcdNodes::new(settings)?);
-        let journal = EtcdJournal::new(settings, keyring.unwrap_or_default(), data_dir)?;
+        let resolver = Arc::new(Resolver::new(names));
+        let nodes = Arc::new(EtcdNodes::new(settings, &resolver)?);
+        let journal = EtcdJournal::new(settings, &resolver, keyring.unwrap_or_default(), data_dir)?;
         Ok(JournaledStore::start(journal, Schema::DECLARED)?.shared_by(nodes))
     };
     // The journal waits for etcd, which a thread of an asynchronous runtime must not do.

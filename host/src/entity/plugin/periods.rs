@@ -52,6 +52,40 @@ pub(super) fn where_to_count(policy: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Pointsman's own settings of both rate limiters.
+pub(super) const EXTENSION: Field = Field::record(
+    "pointsman",
+    &[Field::string("share").check(&[Check::OneOf(&["nodes"])])],
+)
+.extension();
+
+/// A share is of the limits of this gateway alone.
+pub(super) fn share_of_local(config: &Row) -> Result<(), String> {
+    let own = config.get("pointsman").and_then(|own| own.get("share"));
+    let has_share = own.is_some_and(|share| !share.is_null());
+    let is_local = config.get("policy").is_some_and(|policy| policy == "local");
+    match has_share && !is_local {
+        true => Err("pointsman.share can only be used with the local policy".into()),
+        false => Ok(()),
+    }
+}
+
+/// Settings beyond Kong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Extension {
+    /// What this gateway allows of each limit; none for all of it.
+    pub share: Option<Share>,
+}
+
+/// A share of limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Share {
+    /// One of equal shares of the gateways that are alive.
+    Nodes,
+}
+
 /// How many requests each period allows.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct Limits {

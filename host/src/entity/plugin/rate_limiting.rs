@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::periods::{self, Limits, Policy, limit};
+use super::periods::{self, Extension, Limits, Policy, limit};
 use super::redis::{self, Redis};
 use super::{HTTP_PROTOCOLS, PluginKind, switch};
 use crate::entity::field::{Check, Field, Preset};
@@ -62,6 +62,7 @@ pub(super) static KIND: PluginKind = PluginKind {
                     Field::number("sync_rate")
                         .required()
                         .default(Preset::Integer(-1)),
+                    periods::EXTENSION,
                 ],
             )
             .required()
@@ -101,6 +102,7 @@ fn agree(config: &Row) -> Result<(), String> {
     if let Some(limits) = periods::out_of_order(config) {
         return Err(format!("The limit for {limits}"));
     }
+    periods::share_of_local(config)?;
     let sync_rate = config.get("sync_rate").and_then(serde_json::Value::as_f64);
     let sync_rate = sync_rate.filter(|rate| *rate != AT_ONCE);
     let uses_redis = config.get("policy").is_some_and(|policy| policy == "redis");
@@ -127,6 +129,9 @@ pub struct Config {
     pub path: Option<String>,
     /// Where requests are counted.
     pub policy: Policy,
+    /// Settings beyond Kong.
+    #[serde(rename = "pointsman", default)]
+    pub extension: Extension,
     /// Whether a request passes while requests cannot be counted.
     pub fault_tolerant: bool,
     /// The server of the policy `redis`.

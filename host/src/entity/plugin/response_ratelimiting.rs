@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::periods::{self, Limits, Policy};
+use super::periods::{self, Extension, Limits, Policy};
 use super::redis::{self, Redis};
 use super::{HTTP_PROTOCOLS, PluginKind, switch};
 use crate::entity::field::{Check, Field, Preset, Shape};
@@ -45,9 +45,11 @@ pub(super) static KIND: PluginKind = PluginKind {
                     Field::map("limits", &[], &LIMIT)
                         .required()
                         .check(&[Check::AtLeast(1)]),
+                    periods::EXTENSION,
                 ],
             )
             .required()
+            .check(&[Check::Record(periods::share_of_local)])
             .shorthands(redis::EARLIER_NAMES),
         ],
         entity_checks: &[
@@ -74,6 +76,9 @@ pub struct Config {
     pub limit_by: LimitBy,
     /// Where requests are counted.
     pub policy: Policy,
+    /// Settings beyond Kong.
+    #[serde(rename = "pointsman", default)]
+    pub extension: Extension,
     /// Whether a request passes while requests cannot be counted.
     pub fault_tolerant: bool,
     /// The server of the policy `redis`.

@@ -14,6 +14,7 @@ use super::grpc::{Answers, CallError, Connection, Sending};
 use super::messages;
 use super::protobuf::Message;
 use crate::config::{Etcd, EtcdEndpoint};
+use crate::dns::Resolver;
 
 /// Longest time for an answer. etcd takes milliseconds, and seconds while it has no leader.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -42,13 +43,13 @@ struct Link {
 impl Client {
     /// # Errors
     /// A certificate or a key of the settings cannot be used.
-    pub(super) fn new(settings: &Etcd) -> Result<Self, OpenError> {
+    pub(super) fn new(settings: &Etcd, resolver: &Arc<Resolver>) -> Result<Self, OpenError> {
         let user =
             (!settings.user.is_empty()).then(|| (settings.user.clone(), settings.password.clone()));
         // Gateways that are started together should not all use the same member.
         let next = fastrand::usize(..settings.endpoints.len().max(1));
         Ok(Self {
-            connector: Connector::new(settings)?,
+            connector: Connector::new(settings, resolver)?,
             endpoints: settings.endpoints.clone(),
             user,
             link: Mutex::new(Link {

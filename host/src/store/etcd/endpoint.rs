@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use super::super::journal::OpenError;
 use super::grpc::Connection;
 use crate::config::{Etcd, EtcdEndpoint};
+use crate::dns::Resolver;
 use crate::listener;
 use crate::tls::{self, Authorities, ClientCertificate, H2, TlsClient, TlsOptions, Trust};
 
@@ -24,12 +23,15 @@ fn shown(text: &str) -> &str {
 
 /// How members are connected to.
 #[derive(Debug)]
-pub(super) struct Connector(Arc<TlsClient>);
+pub(super) struct Connector {
+    tls: Arc<TlsClient>,
+    resolver: Arc<Resolver>,
+}
 
 impl Connector {
     /// # Errors
     /// A certificate or a key of the settings cannot be used.
-    pub(super) fn new(settings: &Etcd) -> Result<Self, OpenError> {
+    pub(super) fn new(settings: &Etcd, resolver: &Arc<Resolver>) -> Result<Self, OpenError> {
         let wrong = |setting: &str, why: &str| OpenError::Unusable(format!("{setting}: {why}"));
         let read = |setting, text: &str| {
             let read = listener::load_pem(text);
@@ -52,11 +54,14 @@ impl Connector {
             }
             _ => None,
         };
-        Ok(Self(TlsClient::of(TlsOptions {
-            trust,
-            max_intermediates: None,
-            certificate,
-        })))
+        Ok(Self {
+            tls: TlsClient::of(TlsOptions {
+                trust,
+                max_intermediates: None,
+                certificate,
+            }),
+            resolver: Arc::clone(resolver),
+        })
     }
 
     /// Connects to a member.
@@ -73,7 +78,7 @@ impl Connector {
     }
 
     async fn try_connect(&self, endpoint: &EtcdEndpoint) -> Result<Connection, String> {
-        let stream = TcpStream::connect((&*endpoint.host, endpoint.port)).await;
+        let stream = self.resolver.connect(&endpoint.host, endpoint.port).await;
         let stream = stream.map_err(|error| error.to_string())?;
         let no_delay = stream.set_nodelay(true);
         no_delay.map_err(|error| error.to_string())?;
@@ -83,7 +88,10 @@ impl Connector {
         }
         let name = tls::server_name(&endpoint.host);
         let name = name.ok_or("its host is no name of a server")?;
-        let connector = self.0.connector(&[H2]).map_err(|error| error.to_string())?;
+        let connector = self
+            .tls
+            .connector(&[H2])
+            .map_err(|error| error.to_string())?;
         let stream = connector.connect(name, stream).await;
         let stream = stream.map_err(|error| format!("TLS: {error}"))?;
         Connection::start(stream, origin).await

@@ -25,6 +25,7 @@ use super::remote::{Remote, StoredHead};
 use super::seal::Keyring;
 use super::{blobs, large, watch};
 use crate::config::Etcd;
+use crate::dns::Resolver;
 use crate::entity::Kind;
 
 /// Longest wait for etcd at the start of a gateway that has no copy.
@@ -85,6 +86,7 @@ impl EtcdJournal {
     /// The settings cannot be used.
     pub(super) fn new(
         settings: &Etcd,
+        resolver: &Arc<Resolver>,
         keyring: Keyring,
         data_dir: &Path,
     ) -> Result<Self, OpenError> {
@@ -96,7 +98,7 @@ impl EtcdJournal {
         let runtime = runtime
             .map_err(|error| OpenError::Unusable(format!("cannot start a thread: {error}")))?;
         let remote = Remote {
-            client: Arc::new(Client::new(settings)?),
+            client: Arc::new(Client::new(settings, resolver)?),
             keys: Keys::new(&settings.prefix),
             keyring,
         };

@@ -2,6 +2,7 @@
 //! that has ended, or cannot reach etcd, is gone after a while.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use super::messages::{
 use super::remote::Remote;
 use super::seal::Keyring;
 use crate::config::Etcd;
+use crate::dns::Resolver;
 
 /// Time after which the key of a gateway that says nothing is gone, in seconds.
 const LEASE: u64 = 10;
@@ -49,9 +51,9 @@ pub(super) struct EtcdNodes {
 }
 
 impl EtcdNodes {
-    pub(super) fn new(settings: &Etcd) -> Result<Self, OpenError> {
+    pub(super) fn new(settings: &Etcd, resolver: &Arc<Resolver>) -> Result<Self, OpenError> {
         let remote = Remote {
-            client: Client::new(settings)?.into(),
+            client: Client::new(settings, resolver)?.into(),
             keys: Keys::new(&settings.prefix),
             keyring: Keyring::default(),
         };

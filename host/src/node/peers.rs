@@ -1,0 +1,160 @@
+//! The gateways that share the configuration and are alive, for work and limits that they divide.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::id;
+
+/// The gateways that are alive, as this one knows them. Without a shared store, it is the only one.
+pub(crate) static PEERS: Peers = Peers::new();
+
+/// Gateways that are alive.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    /// In ascending order, with this one; none before the first look.
+    ids: RwLock<Option<Arc<[Uuid]>>>,
+    /// [`Place`] in one number.
+    place: AtomicU64,
+    /// How many parts of the gateway need to know them.
+    wishes: AtomicUsize,
+    /// Notified when the first of them does.
+    wished: Notify,
+}
+
+/// The place of this gateway in the order of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// How many come before it.
+    pub(crate) rank: u32,
+    /// How many there are, at least 1.
+    pub(crate) count: u32,
+}
+
+/// Has the gateway know the others until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Wish<'a>(&'a Peers);
+
+impl Place {
+    /// That of the only gateway.
+    pub(crate) const ONLY: Self = Self { rank: 0, count: 1 };
+
+    /// This gateway's part of a whole number: the parts of all gateways add up to it. A fraction
+    /// counts as one, unless the gateway is the only one, which has all.
+    pub(crate) fn part_of(self, whole: f64) -> f64 {
+        if self.count <= 1 {
+            return whole;
+        }
+        let (whole, count) = (whole.ceil(), f64::from(self.count));
+        let each = (whole / count).floor();
+        let left = whole - each * count;
+        each + f64::from(f64::from(self.rank) < left)
+    }
+}
+
+impl Peers {
+    const fn new() -> Self {
+        Self {
+            ids: RwLock::new(None),
+            place: AtomicU64::new(1),
+            wishes: AtomicUsize::new(0),
+            wished: Notify::const_new(),
+        }
+    }
+
+    /// Has the gateway know the others until the result is dropped.
+    pub(crate) fn wish(&self) -> Wish<'_> {
+        if self.wishes.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.wished.notify_one();
+        }
+        Wish(self)
+    }
+
+    /// Waits until a part of the gateway needs to know them.
+    pub(crate) async fn wished(&self) {
+        while self.wishes.load(Ordering::SeqCst) == 0 {
+            self.wished.notified().await;
+        }
+    }
+
+    /// Notes which gateways are alive. This one always is.
+    pub(crate) fn set(&self, mut ids: Vec<Uuid>) {
+        ids.push(id());
+        ids.sort_unstable();
+        ids.dedup();
+        let rank = ids.iter().position(|other| *other == id());
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let (rank, count) = (number(rank.unwrap_or_default()), number(ids.len()));
+        let mut known = self.ids.write();
+        if known.as_deref() == Some(&*ids) {
+            return;
+        }
+        *known = Some(ids.into());
+        let place = u64::from(rank) << 32 | u64::from(count);
+        self.place.store(place, Ordering::Relaxed);
+    }
+
+    /// The place of this gateway, as of the last look.
+    pub(crate) fn place(&self) -> Place {
+        let place = self.place.load(Ordering::Relaxed);
+        Place {
+            rank: (place >> 32) as u32,
+            count: place as u32,
+        }
+    }
+}
+
+impl Drop for Wish<'_> {
+    fn drop(&mut self) {
+        self.0.wishes.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_place_is_that_among_the_others_and_this_gateway_is_always_alive() {
+        let peers = Peers::new();
+        assert_eq!(peers.place(), Place::ONLY);
+        let (before, after) = (Uuid::nil(), Uuid::max());
+        peers.set(vec![after, before]);
+        assert_eq!(peers.place(), Place { rank: 1, count: 3 });
+        peers.set(vec![after, id()]);
+        assert_eq!(peers.place(), Place { rank: 0, count: 2 });
+        assert_eq!(peers.ids.read().as_deref(), Some(&[id(), after][..]));
+    }
+
+    #[tokio::test]
+    async fn the_others_are_looked_for_while_they_are_needed() {
+        let peers = Peers::new();
+        let wish = peers.wish();
+        let other = peers.wish();
+        drop(wish);
+        peers.wished().await;
+        drop(other);
+        assert_eq!(peers.wishes.load(Ordering::SeqCst), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_add_up_to_the_whole_and_differ_by_one_at_most(
+            whole in 0.1_f64..1e12, count in 2..200_u32,
+        ) {
+            let parts = (0..count).map(|rank| Place { rank, count }.part_of(whole));
+            let parts: Vec<f64> = parts.collect();
+            let sum: f64 = parts.iter().sum();
+            prop_assert!((sum - whole.ceil()).abs() < 0.5, "{sum} {whole}");
+            let (least, most) = (parts[parts.len() - 1], parts[0]);
+            prop_assert!(most - least <= 1.0 && least >= 0.0, "{parts:?}");
+            prop_assert!(Place::ONLY.part_of(whole).to_bits() == whole.to_bits());
+        }
+    }
+}
