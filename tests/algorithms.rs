@@ -84,7 +84,7 @@ fn frequent_switches_of_the_balancer_cost_no_request() {
     assert_eq!(load.stop().failures, [""; 0]);
 }
 
-/// Components of the contract's versions 1.0, 1.1 and 1.2; the latter two import what their version
+/// Components of the contract's versions 1.0 to 1.3; those of 1.1 and 1.2 import what their version
 /// added.
 #[test]
 fn components_built_for_earlier_versions_still_load() {
@@ -100,6 +100,13 @@ fn components_built_for_earlier_versions_still_load() {
             &[
                 "pointsman:balancer/policy@1.2.0",
                 "pointsman:balancer/state@1.2.0",
+            ],
+        ),
+        (
+            "p2c-1.3.0",
+            &[
+                "pointsman:balancer/policy@1.3.0",
+                "pointsman:balancer/state@1.3.0",
             ],
         ),
     ] {

@@ -33,7 +33,7 @@ fn a_balancer_is_uploaded_shown_used_and_deleted() {
     assert_eq!(made["name"], "mine");
     assert_eq!(made["source"], "uploaded");
     assert_eq!(made["digest"].as_str().unwrap().len(), 64);
-    assert_eq!(made["exports"][0], "pointsman:balancer/policy@1.3.0");
+    assert_eq!(made["exports"][0], "pointsman:balancer/policy@1.4.0");
     assert!(made["description"]["config_schema"].is_object());
 
     use_balancer(&gateway, "mine");

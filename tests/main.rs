@@ -76,6 +76,7 @@ mod http2_hostile;
 mod http2_websocket;
 mod jwt;
 mod key_auth;
+mod labels;
 mod layers;
 mod lifecycle;
 mod limits;

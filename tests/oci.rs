@@ -151,8 +151,8 @@ fn a_component_is_published_in_the_layout_of_wasm_tools_and_pulled() {
     assert_eq!(
         component["exports"],
         json!([
-            "pointsman:balancer/state@1.3.0",
-            "pointsman:balancer/policy@1.3.0"
+            "pointsman:balancer/state@1.4.0",
+            "pointsman:balancer/policy@1.4.0"
         ])
     );
     let mut imports = component["imports"].as_array().unwrap().iter();

@@ -23,7 +23,7 @@ fn with_backends(algorithm: &str) -> (Gateway, Vec<Backend>) {
 /// A trace of picks under load, while `meanwhile` changes something.
 fn record(gateway: &Gateway, meanwhile: impl FnOnce(&Load)) -> Vec<u8> {
     let url = format!(
-        "http://{}/upstreams/u/record?seconds=600&max_bytes=200000",
+        "http://{}/upstreams/u/record?seconds=600&max_bytes=240000",
         gateway.admin
     );
     let load = Load::start(gateway.proxy, "/", 4);
@@ -45,7 +45,7 @@ fn record(gateway: &Gateway, meanwhile: impl FnOnce(&Load)) -> Vec<u8> {
     });
     assert_eq!(load.stop().failures, [""; 0]);
     assert!(
-        trace.len() > 100_000 && trace.len() <= 200_000,
+        trace.len() > 100_000 && trace.len() <= 240_000,
         "{}",
         trace.len()
     );
@@ -115,6 +115,21 @@ fn replay_repeats_the_picks_of_the_recorded_balancer() {
         assert!(
             recorded["total"]["requests"].as_u64() > Some(400),
             "{recorded}"
+        );
+    }
+}
+
+/// Traces that were recorded before version 1.4 of the contract, with components of 1.2 and 1.3.
+#[test]
+fn traces_of_earlier_versions_are_replayed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/components");
+    for (name, picks) in [("least-connections-1.3.0", 381), ("asks-1.2.0", 319)] {
+        let document = replayed(&folder.join(format!("{name}.trace")), &[]);
+        let rerun = &document["replayed"];
+        assert_eq!(
+            (&rerun["asked"], &rerun["same"]),
+            (&json!(picks), &json!(picks)),
+            "{name}: {rerun}"
         );
     }
 }

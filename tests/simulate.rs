@@ -50,6 +50,52 @@ fn scenario(folder: &TempDir, text: &str) -> String {
     file.to_str().unwrap().to_owned()
 }
 
+/// The targets at a distance have the capacity, but only `spill_at` lets requests go there.
+#[test]
+fn a_balancer_that_prefers_a_zone_leaves_it_when_it_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = r#"
+description = "two zones"
+load = [{ seconds = 10, level = 0.2 }, { seconds = 10, level = 0.8 }]
+requests = { cost = { distribution = "exponential", mean = 5 }, timeout = 2 }
+targets = [
+    { count = 3, cores = 2, labels = { zone = "a" } },
+    { count = 3, cores = 2, labels = { zone = "b" }, distance = 20 },
+]
+"#;
+    let file = scenario(&folder, text);
+    let stays = r#"p2c={"prefer":"zone:a"}"#;
+    let spills = r#"p2c={"prefer":"zone:a","spill_at":6}"#;
+    let outcome = outcome(&[&file, "-b", "p2c", "-b", stays, "-b", spills]);
+    let phase = |balancer: usize, phase: usize| {
+        let summary = &outcome["outcomes"][balancer]["phases"][phase];
+        let p90 = summary["p90"].as_f64().unwrap();
+        (p90, summary["errors"]["timeout"].as_u64().unwrap())
+    };
+    let away = |balancer: usize| {
+        let targets = outcome["outcomes"][balancer]["targets"].as_array().unwrap();
+        let far = targets[3..]
+            .iter()
+            .map(|target| target["requests"].as_u64().unwrap());
+        far.sum::<u64>()
+    };
+    // Without a preference many requests go 20 ms away.
+    assert!(
+        phase(0, 0).0 > 20.0 && phase(1, 0).0 < 16.0 && phase(2, 0).0 < 16.0,
+        "{outcome}"
+    );
+    assert_eq!(away(1), 0);
+    assert!(
+        phase(1, 1).1 > 1000 && phase(2, 1).1 == 0 && away(2) > 0,
+        "{outcome}"
+    );
+    let refused = error_of(&[&scenario(
+        &folder,
+        &text.replace("distance = 20", "distance = -1"),
+    )]);
+    assert!(refused.contains("targets.distance"), "{refused}");
+}
+
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,12 +1,14 @@
 //! The endpoints of a pick, and what the gateway knows of their load.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ops::Deref;
 
 #[cfg(doc)]
 use crate::Balancer;
 use crate::Endpoint;
-use crate::bindings::pointsman::balancer::load;
+use crate::bindings::pointsman::balancer::{endpoint_facts, load};
+use crate::part::Part;
 
 /// A kind of load data that the gateway has for every endpoint, as one number for each endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +55,15 @@ impl Column {
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints {
     pub(crate) table: Vec<Endpoint>,
-    columns: Vec<Column>,
+    pub(crate) columns: Vec<Column>,
     /// The columns one after another, each as long as the table.
     pub(crate) load: Vec<u32>,
     /// The gateway's handles of the columns, for those that it has been asked for.
     handles: [Cell<Option<u32>>; Column::COUNT],
+    /// For a part of a table, where it comes from.
+    pub(crate) part: Option<Part>,
+    /// In a test: the labels, by position and key.
+    labels: BTreeMap<(usize, String), String>,
 }
 
 impl Endpoints {
@@ -102,6 +108,70 @@ impl Endpoints {
         self
     }
 
+    /// Adds a label to the endpoint at a position. For tests, as [`Endpoints::new`].
+    ///
+    /// ```
+    /// # use guest_sdk::{Endpoint, Endpoints};
+    /// let endpoints = Endpoints::new(vec![Endpoint { id: 1, weight: 100 }]).with_label(0, "zone", "a");
+    /// assert_eq!(endpoints.label(0, "zone").as_deref(), Some("a"));
+    /// ```
+    #[must_use]
+    pub fn with_label(mut self, position: usize, key: &str, value: &str) -> Self {
+        self.labels.insert((position, key.into()), value.into());
+        self
+    }
+
+    /// The value of a label of the endpoint at `position`, within
+    /// [`Balancer::endpoints_changed`]; at any other time it is none. An endpoint has the labels of
+    /// its target, and its target's tags: the tag `zone:a` is the label `zone` with the value `a`,
+    /// and a tag without a colon has an empty value. If a label changes, the gateway calls
+    /// `endpoints_changed` again.
+    ///
+    /// It is part of the contract since 1.4, as are [`Endpoints::host`] and [`Endpoints::address`];
+    /// earlier gateways refuse a component that calls one of them.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such position.
+    #[must_use]
+    pub fn label(&self, position: usize, key: &str) -> Option<String> {
+        let id = self.table[position].id;
+        if cfg!(target_family = "wasm") {
+            return endpoint_facts::label(id, key);
+        }
+        self.labels.get(&(position, key.to_owned())).cloned()
+    }
+
+    /// The host of the endpoint's target, a name or an address, within
+    /// [`Balancer::endpoints_changed`]; at any other time, and in a test, it is none.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such position.
+    #[must_use]
+    pub fn host(&self, position: usize) -> Option<String> {
+        let id = self.table[position].id;
+        if cfg!(target_family = "wasm") {
+            return endpoint_facts::host(id);
+        }
+        None
+    }
+
+    /// What the gateway connects to, such as `192.0.2.7:8000` or `unix:/run/app.sock`, within
+    /// [`Balancer::endpoints_changed`]; at any other time, and in a test, it is none.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such position.
+    #[must_use]
+    pub fn address(&self, position: usize) -> Option<String> {
+        let id = self.table[position].id;
+        if cfg!(target_family = "wasm") {
+            return endpoint_facts::address(id);
+        }
+        None
+    }
+
     /// Requests sent to the endpoint at `position` and not yet answered in full, over the whole
     /// gateway.
     ///
@@ -138,7 +208,7 @@ impl Endpoints {
     pub fn look(&self, columns: [Column; 2], positions: [usize; 2]) -> [[u32; 2]; 2] {
         if cfg!(target_family = "wasm") {
             let [low, high] = columns.map(|column| self.handle(column));
-            return fetch(low, high, positions);
+            return fetch(low, high, positions.map(|position| self.in_whole(position)));
         }
         positions.map(|position| columns.map(|column| self.given(column, position)))
     }
@@ -151,21 +221,23 @@ impl Endpoints {
     /// In a test, all endpoints count as changed, and the numbers are those of
     /// [`Endpoints::with_column`].
     pub fn each_change(&self, mut learn: impl FnMut(usize, u32)) {
+        if let Some(part) = &self.part {
+            return part.each_change(learn);
+        }
         if !cfg!(target_family = "wasm") {
             for position in 0..self.table.len() {
                 learn(position, self.given(Column::InFlight, position));
             }
             return;
         }
-        loop {
-            let (a, b, c, d) = load::changes();
-            for change in [a, b, c, d] {
-                // All bits set: there are no more changes.
-                if change == u64::MAX {
-                    return;
-                }
-                learn((change >> 32) as usize, change as u32);
-            }
+        fetch_changes(&mut learn);
+    }
+
+    /// The position in the whole table, for a part of one.
+    pub(crate) fn in_whole(&self, position: usize) -> usize {
+        match &self.part {
+            None => position,
+            Some(part) => part.in_whole(position),
         }
     }
 
@@ -180,7 +252,7 @@ impl Endpoints {
     }
 
     /// The value that a test has set; 0 if it has set none.
-    fn given(&self, column: Column, position: usize) -> u32 {
+    pub(crate) fn given(&self, column: Column, position: usize) -> u32 {
         let index = self.columns.iter().position(|&present| present == column);
         let length = self.table.len();
         index.map_or(0, |index| self.load[index * length..][..length][position])
@@ -199,6 +271,20 @@ impl Endpoints {
         };
         let length = self.table.len();
         &self.load[index * length..][..length]
+    }
+}
+
+/// Fetches all changes of requests in flight from the gateway.
+pub(crate) fn fetch_changes(learn: &mut impl FnMut(usize, u32)) {
+    loop {
+        let (a, b, c, d) = load::changes();
+        for change in [a, b, c, d] {
+            // All bits set: there are no more changes.
+            if change == u64::MAX {
+                return;
+            }
+            learn((change >> 32) as usize, change as u32);
+        }
     }
 }
 

@@ -52,6 +52,8 @@
 //!
 //! - [`facts`]: method, path, headers, client and the start of the body of the request, for
 //!   balancers that need more than numbers.
+//! - [`Endpoints::label`]: labels of endpoints, such as their zones; [`Zones`] prefers endpoints by a
+//!   label.
 //! - [`log`]: log lines for operators, with [`info!`] and similar macros.
 //! - [`Balancer::save`] and [`Balancer::restore`]: a balancer keeps what it has learnt through an
 //!   upgrade.
@@ -60,9 +62,12 @@ mod draw;
 mod endpoints;
 pub mod facts;
 pub mod log;
+mod part;
+mod zones;
 
 pub use draw::{Entropy, Lottery, mix};
 pub use endpoints::{Column, Endpoints};
+pub use zones::Zones;
 
 #[doc(inline)]
 pub use bindings::exports::pointsman::balancer::policy::{Endpoint, Request};

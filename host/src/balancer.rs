@@ -15,6 +15,7 @@ mod canary;
 mod check;
 mod choose;
 mod columns;
+mod endpoint_facts;
 mod engine;
 mod explain;
 mod facts;

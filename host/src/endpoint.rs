@@ -7,6 +7,7 @@ mod changes;
 mod ejection;
 pub(crate) mod health;
 mod in_flight;
+mod labels;
 mod latency;
 mod orca;
 mod permits;
@@ -31,6 +32,7 @@ use ejection::Ejection;
 use health::Health;
 pub use in_flight::InFlight;
 pub(crate) use in_flight::Places;
+pub use labels::Labels;
 use latency::{Latency, LatencyAtLoad};
 pub use orca::LoadReport;
 use orca::Reported;
@@ -53,6 +55,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// The limits of its target. Where one is not set, that of the upstream applies.
     pub(crate) limits: CircuitBreakers,
+    /// The labels of its target.
+    pub labels: Labels,
     /// The `Host` that it gets unless another is configured: its host, with its port unless that is
     /// the default of http.
     pub authority: String,
@@ -260,6 +264,7 @@ impl Endpoint {
             host,
             weight,
             limits: CircuitBreakers::default(),
+            labels: Labels::default(),
             live,
             pinned: None,
         }
@@ -271,6 +276,7 @@ impl Endpoint {
         Self {
             address: self.address.clone(),
             host: self.host.clone(),
+            labels: self.labels.clone(),
             authority: self.authority.clone(),
             live: Arc::clone(&self.live),
             pinned: Some(AtomicU32::new(UNPINNED)),

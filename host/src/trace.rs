@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 pub use read::{Error, Reader};
 pub use write::Writer;
 
-/// The first bytes of a trace without facts, and of one with facts. A newer format has others.
+/// The first bytes of a trace without facts, of one with facts, and of one that may also have what
+/// version 1.4 of the contract has added. A newer format has others.
 const MAGIC: &[u8; 8] = b"PMTRACE1";
 const MAGIC_WITH_FACTS: &[u8; 8] = b"PMTRACE2";
+const MAGIC_OF_1_4: &[u8; 8] = b"PMTRACE3";
 
 /// Describes a recording.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +37,10 @@ pub struct Header {
     /// Whether the trace has the questions about requests and their answers.
     #[serde(default)]
     pub facts: bool,
+    /// Whether the balancer may use what version 1.4 of the contract has added. If not, earlier
+    /// versions of this program can read the trace.
+    #[serde(skip)]
+    pub contract_1_4: bool,
 }
 
 /// An endpoint of a table.
@@ -58,6 +64,8 @@ pub enum Event {
         rows: Vec<Row>,
         /// Answers of the import `load`.
         heard: Vec<u64>,
+        /// Answers of the import `endpoint-facts`.
+        facts: Vec<EndpointFact>,
     },
     /// A pick.
     Pick(Pick),
@@ -124,6 +132,28 @@ pub enum Asked {
     BodyStart(u32),
 }
 
+/// An answer to a question about an endpoint of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointFact {
+    /// Position of the endpoint.
+    pub position: u32,
+    /// The question.
+    pub asked: AskedOfEndpoint,
+    /// The answer.
+    pub answer: String,
+}
+
+/// A question about an endpoint, of the import `endpoint-facts`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AskedOfEndpoint {
+    /// The label with this key.
+    Label(String),
+    /// The host.
+    Host,
+    /// The address.
+    Address,
+}
+
 /// The answer of a balancer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Answer {
@@ -152,6 +182,8 @@ mod tag {
     pub(super) const FRESH: u8 = 2;
     pub(super) const PICK: u8 = 3;
     pub(super) const OUTCOME: u8 = 4;
+    /// Facts of the endpoints of the table that comes next.
+    pub(super) const ENDPOINT_FACTS: u8 = 5;
 
     // Questions of a pick.
     pub(super) const METHOD: u8 = 0;
@@ -160,6 +192,11 @@ mod tag {
     pub(super) const HEADER: u8 = 3;
     pub(super) const CLIENT: u8 = 4;
     pub(super) const BODY_START: u8 = 5;
+
+    // Questions about an endpoint.
+    pub(super) const LABEL: u8 = 0;
+    pub(super) const HOST: u8 = 1;
+    pub(super) const ADDRESS: u8 = 2;
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ wasmtime::component::bindgen!({
 });
 
 pub(super) use self::exports::pointsman::balancer::policy::{Description, Endpoint, Request};
-pub(super) use self::pointsman::balancer::{load, log, request_facts};
+pub(super) use self::pointsman::balancer::{endpoint_facts, load, log, request_facts};
 
 /// What a plugin may export beside `policy`. It has a world of its own, because it is optional.
 mod hand_over {
@@ -15,7 +15,7 @@ mod hand_over {
         path: "../wit",
         inline: "
             package pointsman:host;
-            world hand-over { export pointsman:balancer/state@1.3.0; }
+            world hand-over { export pointsman:balancer/state@1.4.0; }
         ",
         world: "pointsman:host/hand-over",
     });

@@ -15,11 +15,15 @@ const STATE: &str = "pointsman:balancer/state@1.";
 /// The interface by which a balancer asks about requests.
 const FACTS: &str = "pointsman:balancer/request-facts@1.";
 
-/// Its function that returns the start of a body.
+/// The function of that interface that returns the start of a body.
 const BODY_START: &str = "body-start";
+
+/// The interface by which a balancer asks about endpoints.
+const ENDPOINT_FACTS: &str = "pointsman:balancer/endpoint-facts@1.";
 
 /// Interfaces that a balancer may import beside those of WASI, without their versions.
 const GIVEN: &[&str] = &[
+    "pointsman:balancer/endpoint-facts",
     "pointsman:balancer/load",
     "pointsman:balancer/log",
     "pointsman:balancer/request-facts",
@@ -87,6 +91,12 @@ pub(super) fn hands_over(exports: &[String]) -> bool {
 pub(super) fn reads_facts(engine: &Engine, component: &Component) -> bool {
     let ty = component.component_type();
     ty.imports(engine).any(|(name, _)| name.starts_with(FACTS))
+}
+
+/// Whether a trace of a component with these imports may have what earlier versions of the contract
+/// do not know.
+pub(super) fn needs_new_trace(imports: &[String]) -> bool {
+    imports.iter().any(|name| name.starts_with(ENDPOINT_FACTS))
 }
 
 /// Whether a component may ask for the start of their bodies.

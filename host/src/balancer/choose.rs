@@ -217,7 +217,7 @@ impl Balancer {
         if let Slot::Running(instance) = &mut inner.slot {
             let result = instance.set_endpoints(&inner.table);
             if let Some(tape) = &mut inner.tape {
-                tape.table(false, &inner.table, instance.recorded_answers());
+                tape.table(false, &inner.table, instance);
             }
             if let Err(fault) = result {
                 inner.record_fault(&self.upstream, &fault);
@@ -417,7 +417,7 @@ impl Inner {
         match started {
             Ok(instance) => {
                 if let Some(tape) = &mut self.tape {
-                    tape.table(true, &self.table, instance.recorded_answers());
+                    tape.table(true, &self.table, &instance);
                 }
                 self.slot = Slot::Running(Box::new(instance));
                 Ok(())

@@ -248,6 +248,7 @@ impl Engine {
             config_schema,
             columns,
             exports,
+            needs_new_trace: check::needs_new_trace(&imports),
             imports,
             reads_facts: check::reads_facts(wasm, component),
             reads_bodies: check::reads_bodies(wasm, component),

@@ -1,16 +1,18 @@
-//! What a balancer may import beside WASI: the load of endpoints, the log, and facts of the request
-//! of the pick.
+//! What a balancer may import beside WASI: the load of endpoints, the log, facts of the request of
+//! the pick, and facts of the endpoints of the table.
 
 use std::sync::Arc;
 
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings::{load, log, request_facts};
+use super::bindings::{endpoint_facts, load, log, request_facts};
 use super::columns::{Column, Interests};
+use super::endpoint_facts::EndpointFacts;
 use super::facts::{self, BODY_START};
 use crate::component::{add_wasi, level_of};
 use crate::endpoint::{Changes, Endpoint};
+use crate::trace::AskedOfEndpoint;
 
 /// The host's data of an instance of a balancer.
 pub(super) type Guest = crate::component::Guest<LoadView>;
@@ -22,6 +24,8 @@ pub(super) struct LoadView {
     /// The changes in it, once the guest has asked for them.
     changes: Option<Changes>,
     pub(super) answers: LoadAnswers,
+    /// What it asks about endpoints.
+    pub(super) facts: EndpointFacts,
     /// The columns that the guest asks for are added here, so that they are observed.
     interests: Arc<Interests>,
 }
@@ -42,6 +46,7 @@ impl LoadView {
         Self {
             endpoints: Arc::new([]),
             changes: None,
+            facts: EndpointFacts::new(matches!(answers, LoadAnswers::Recorded(_))),
             answers,
             interests,
         }
@@ -69,6 +74,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     load::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     log::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     request_facts::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    endpoint_facts::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
 
@@ -85,6 +91,10 @@ impl LoadView {
             wasmtime::bail!("it looked at position {position} of a table of {length}");
         };
         Ok(column.value(endpoint, now))
+    }
+
+    fn of_endpoint(&mut self, id: u64, asked: AskedOfEndpoint) -> Option<String> {
+        self.facts.answer(&self.endpoints, id, asked)
     }
 
     fn change(&mut self) -> u64 {
@@ -195,5 +205,19 @@ impl request_facts::Host for Guest {
     fn body_start(&mut self, most: u32) -> wasmtime::Result<Option<Vec<u8>>> {
         let most = BODY_START.min(most as usize);
         Ok(facts::read(|facts| Some(facts.body_start(most)?.into_owned())).flatten())
+    }
+}
+
+impl endpoint_facts::Host for Guest {
+    fn label(&mut self, endpoint: u64, key: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.own.of_endpoint(endpoint, AskedOfEndpoint::Label(key)))
+    }
+
+    fn host(&mut self, endpoint: u64) -> wasmtime::Result<Option<String>> {
+        Ok(self.own.of_endpoint(endpoint, AskedOfEndpoint::Host))
+    }
+
+    fn address(&mut self, endpoint: u64) -> wasmtime::Result<Option<String>> {
+        Ok(self.own.of_endpoint(endpoint, AskedOfEndpoint::Address))
     }
 }

@@ -14,6 +14,7 @@ use super::limits::PickLimits;
 use super::plugin::{Exports, Plugin, Prepared};
 use crate::component::{ComponentHost, GuestFault, Output, Sandbox};
 use crate::endpoint::Endpoint;
+use crate::trace::EndpointFact;
 
 /// What an instance is made from.
 pub(super) struct InstanceSpec<'a> {
@@ -193,6 +194,18 @@ impl Instance {
         }
     }
 
+    /// The host's answers to questions about the endpoints of the present table, if they are
+    /// recorded.
+    pub(super) fn recorded_endpoint_facts(&self) -> Vec<EndpointFact> {
+        self.sandbox.guest().own.facts.recorded()
+    }
+
+    /// Answers questions about the endpoints of the next table with these facts, and not from the
+    /// endpoints.
+    pub(super) fn replay_endpoint_facts(&mut self, facts: &[EndpointFact]) {
+        self.sandbox.guest_mut().own.facts.replay(facts);
+    }
+
     /// Answers questions of the next call with these answers, and not from the endpoints.
     pub(super) fn replay(&mut self, answers: Vec<u64>) {
         self.sandbox.guest_mut().own.answers = LoadAnswers::Replayed(answers.into_iter());
@@ -205,7 +218,9 @@ impl Instance {
 
     /// Replaces the table that positions refer to.
     pub(super) fn set_endpoints(&mut self, table: &Arc<[Arc<Endpoint>]>) -> Result<(), Fault> {
-        self.sandbox.guest_mut().own.set_endpoints(table);
+        let own = &mut self.sandbox.guest_mut().own;
+        own.set_endpoints(table);
+        own.facts.open();
         let rows: Vec<bindings::Endpoint> = table
             .iter()
             .map(|endpoint| bindings::Endpoint {
@@ -213,12 +228,14 @@ impl Instance {
                 weight: endpoint.weight,
             })
             .collect();
-        self.call_patiently(|exports, store| {
+        let told = self.call_patiently(|exports, store| {
             exports
                 .policy
                 .pointsman_balancer_policy()
                 .call_endpoints_changed(store, &rows)
-        })
+        });
+        self.sandbox.guest_mut().own.facts.close();
+        told
     }
 
     /// Asks for a position.

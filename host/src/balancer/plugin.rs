@@ -36,6 +36,8 @@ pub struct Plugin {
     pub(super) reads_facts: bool,
     /// Whether it may ask for the start of their bodies.
     pub(super) reads_bodies: bool,
+    /// Whether a trace of it may have what earlier versions of the contract do not know.
+    pub(super) needs_new_trace: bool,
     pub(super) prepared: Prepared,
     /// Where its log lines are kept, once it has the name that it is loaded under.
     pub(super) journal: OnceLock<Arc<Journal>>,

@@ -12,7 +12,7 @@ use super::instance::{Instance, InstanceSpec};
 use super::notes::Told;
 use super::plugin::Plugin;
 use crate::endpoint::Endpoint;
-use crate::trace::{Answer, Pick, Row};
+use crate::trace::{Answer, EndpointFact, Pick, Row};
 
 /// Repeats the calls of a trace on a component.
 pub struct Rerun {
@@ -42,11 +42,18 @@ impl Rerun {
         }
     }
 
-    /// Gives a table to the instance, or to a new one if `fresh`.
+    /// Gives a table to the instance, or to a new one if `fresh`. `answers` and `facts` are those
+    /// of the trace.
     ///
     /// # Errors
     /// The fault of the instance.
-    pub fn table(&mut self, fresh: bool, rows: &[Row], answers: Vec<u64>) -> Result<(), String> {
+    pub fn table(
+        &mut self,
+        fresh: bool,
+        rows: &[Row],
+        answers: Vec<u64>,
+        facts: &[EndpointFact],
+    ) -> Result<(), String> {
         if fresh {
             let spec = InstanceSpec {
                 host: &self.engine.components,
@@ -72,6 +79,7 @@ impl Rerun {
             return Err("the trace does not begin with an instance".into());
         };
         instance.replay(answers);
+        instance.replay_endpoint_facts(facts);
         let result = instance.set_endpoints(&table);
         result.map_err(|fault| fault.to_string())
     }

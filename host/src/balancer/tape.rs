@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
 
 use super::facts::RequestFacts;
+use super::instance::Instance;
 use super::notes::{Notes, RecordedFacts};
 use super::request::PickRequest;
 use crate::clock::micros;
@@ -50,12 +51,15 @@ impl Tape {
         }
     }
 
-    pub(super) fn table(&mut self, fresh: bool, table: &[Arc<Endpoint>], answers: &[u64]) {
+    /// Records that an instance was told of a table, with the host's answers meanwhile.
+    pub(super) fn table(&mut self, fresh: bool, table: &[Arc<Endpoint>], instance: &Instance) {
         let rows = table.iter().map(|endpoint| Row {
             id: endpoint.id,
             weight: endpoint.weight,
         });
-        self.writer.table(fresh, rows, answers);
+        let facts = instance.recorded_endpoint_facts();
+        self.writer
+            .table(fresh, rows, instance.recorded_answers(), &facts);
     }
 
     /// Asks a balancer for a pick, and notes what it asks about the request.

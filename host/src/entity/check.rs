@@ -37,6 +37,30 @@ pub(crate) fn tag(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Most bytes of the key of a label, and of its value.
+const LABEL: usize = 256;
+
+/// The key of a label of a target. It can have no colon, since the label of a tag such as `zone:a`
+/// has the key before its colon.
+pub(super) fn label_key(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains(':') {
+        return Err(format!(
+            "invalid key '{text}': expected a text without a colon, such as zone"
+        ));
+    }
+    label_value(text)
+}
+
+/// The value of a label of a target.
+pub(super) fn label_value(text: &str) -> Result<(), String> {
+    if text.len() > LABEL || text.chars().any(char::is_control) {
+        return Err(format!(
+            "expected at most {LABEL} bytes without control characters"
+        ));
+    }
+    Ok(())
+}
+
 /// A host without port: an address or a name.
 pub(super) fn host(text: &str) -> Result<(), String> {
     if is_host(text) {

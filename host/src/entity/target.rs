@@ -1,5 +1,6 @@
 //! A target: an address of an upstream. Source: Kong 3.9, `targets`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use uuid::Uuid;
 pub use super::check::DEFAULT_PORT;
 pub(crate) use super::check::same_target;
 use super::declaration::{Declaration, Endpoints, ListOrder};
-use super::field::{Check, Field, Preset};
+use super::field::{Check, Field, Preset, Shape};
 use super::{ForeignKey, Kind, OnDelete, Row, UniqueKey, check};
 use crate::authority::Authority;
 use crate::endpoint_address::unix_path;
@@ -18,6 +19,11 @@ use crate::endpoint_address::unix_path;
 const fn limit(name: &'static str) -> Field {
     Field::integer(name).check(&[Check::Between(0, MOST_LIMIT as i64)])
 }
+
+/// The value of a label.
+const LABEL: Field = Field::element(Shape::String)
+    .may_be_empty()
+    .check(&[Check::Text(check::label_value)]);
 
 /// Largest weight of a target.
 pub(crate) const MOST_WEIGHT: u16 = 65_535;
@@ -65,6 +71,7 @@ pub static DECLARATION: Declaration = Declaration {
                         limit("max_pending_requests"),
                     ],
                 ),
+                Field::map("labels", &[Check::Text(check::label_key)], &LABEL),
             ],
         )
         .extension(),
@@ -101,6 +108,9 @@ pub struct Target {
     /// The extensions beyond Kong.
     #[serde(default)]
     pub pointsman: Extension,
+    /// Tags, which are labels too.
+    #[serde(default)]
+    pub tags: Option<Vec<String>>,
 }
 
 /// Where a target is.
@@ -132,6 +142,8 @@ pub struct Extension {
     pub probe: super::upstream::Probe,
     /// Its own limits, where they differ from its upstream's.
     pub circuit_breakers: CircuitBreakers,
+    /// What balancers may ask for, beside the tags.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// Limits of one target; none for the limit of its upstream.

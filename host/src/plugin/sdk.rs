@@ -27,7 +27,9 @@ pub(super) const SOURCES: &[(&str, &str)] = sources![
     "endpoints.rs",
     "facts.rs",
     "log.rs",
-    "tests.rs"
+    "part.rs",
+    "tests.rs",
+    "zones.rs"
 ];
 
 /// The fields of the workspace's manifest that a project's manifest needs as well.

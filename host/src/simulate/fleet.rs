@@ -42,6 +42,8 @@ pub(super) struct Machine {
     /// Requests in progress, summed over time since the last call of [`Self::mean_working`].
     presence: f64,
     cache: Option<Cache>,
+    /// Time that a request and its response need on the network together.
+    pub(super) distance: Time,
 }
 
 /// Work with an order: it is never NaN, because it is computed from finite numbers.
@@ -76,6 +78,7 @@ impl Machine {
             queue: BinaryHeap::new(),
             presence: 0.0,
             cache: group.cache.map(|cache| Cache::new(cache.blocks)),
+            distance: (group.distance * 1e6) as Time,
         }
     }
 
@@ -215,6 +218,8 @@ impl Soonest {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -229,6 +234,8 @@ mod tests {
             speed: 1.0,
             antagonist: None,
             cache: None,
+            labels: BTreeMap::new(),
+            distance: 0.0,
         })
     }
 

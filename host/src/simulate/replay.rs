@@ -7,7 +7,7 @@
 mod fleet;
 mod record;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use super::outcome::Outcome;
 use super::scenario::Scenario;
 use super::{Affinity, Contender, Format, Show, each, engine, show};
 use crate::balancer::{Balancer, Choice, Engine, Observed, PickRequest, Rerun, Told, try_settings};
-use crate::endpoint::{Endpoint, InFlight};
-use crate::trace::{Answer, Event, Header, Pick, Reader, Row};
+use crate::endpoint::{Endpoint, InFlight, Labels};
+use crate::trace::{Answer, AskedOfEndpoint, EndpointFact, Event, Header, Pick, Reader, Row};
 use crate::upstream::UNANSWERED;
 use fleet::{Fleet, Sent};
 use record::{Came, Record};
@@ -164,8 +164,13 @@ fn rerun(
     let mut number = 0_u64;
     for event in &record.events {
         match event {
-            Event::Table { fresh, rows, heard } => {
-                let told = balancer.table(*fresh, rows, heard.clone());
+            Event::Table {
+                fresh,
+                rows,
+                heard,
+                facts,
+            } => {
+                let told = balancer.table(*fresh, rows, heard.clone(), facts);
                 told.map_err(|fault| anyhow!("the balancer of the trace failed: {fault}"))?;
             }
             Event::Pick(pick) => {
@@ -234,11 +239,16 @@ fn ask(
     let mut number = 0;
     for event in &record.events {
         match event {
-            Event::Table { rows, .. } => {
+            Event::Table { rows, facts, .. } => {
                 table = rows.iter().map(|row| record.places[&row.id]).collect();
-                let rows = rows.iter().map(|row| {
-                    let known = endpoints.get(&row.id).filter(|e| e.weight == row.weight);
-                    let endpoint = known.map_or_else(|| Arc::new(endpoint(*row)), Arc::clone);
+                let mut labels = labels(facts);
+                let rows = rows.iter().zip(0..).map(|(row, position)| {
+                    let labels = labels.remove(&position);
+                    let labels = Labels::new([], &labels.unwrap_or_default());
+                    let known = endpoints.get(&row.id);
+                    let known = known.filter(|e| e.weight == row.weight && e.labels == labels);
+                    let new = || Arc::new(endpoint(*row, labels));
+                    let endpoint = known.map_or_else(new, Arc::clone);
                     endpoints.insert(row.id, Arc::clone(&endpoint));
                     endpoint
                 });
@@ -329,7 +339,21 @@ fn learn(wanted: bool, sent: &Sent) {
     }
 }
 
-fn endpoint(row: Row) -> Endpoint {
+fn endpoint(row: Row, labels: Labels) -> Endpoint {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    Endpoint::new(row.id, address, String::new(), row.weight)
+    let mut endpoint = Endpoint::new(row.id, address, String::new(), row.weight);
+    endpoint.labels = labels;
+    endpoint
+}
+
+/// The labels of the endpoints by position, as far as the recorded balancer has asked for them.
+fn labels(facts: &[EndpointFact]) -> HashMap<u32, BTreeMap<String, String>> {
+    let mut labels = HashMap::<_, BTreeMap<_, _>>::new();
+    for fact in facts {
+        if let AskedOfEndpoint::Label(key) = &fact.asked {
+            let own = labels.entry(fact.position).or_default();
+            own.insert(key.clone(), fact.answer.clone());
+        }
+    }
+    labels
 }

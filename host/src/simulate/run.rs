@@ -18,7 +18,7 @@ use super::source::{Arrival, Source};
 use super::targets::{address, ids, target_at};
 use super::{Affinity, Contender};
 use crate::balancer::{Balancer, Choice, Engine, Observed, PickRequest, RequestFacts};
-use crate::endpoint::{Endpoint, InFlight, LoadReport};
+use crate::endpoint::{Endpoint, InFlight, Labels, LoadReport};
 use crate::upstream::UNANSWERED;
 use events::Event;
 
@@ -39,6 +39,8 @@ struct Request {
     target: usize,
     sent: Time,
     in_flight: Option<InFlight>,
+    /// Whether the target works on it. If not, and it is in flight, its response is on the way.
+    in_work: bool,
 }
 
 /// A gateway: its balancer, and all endpoints with the live numbers that this gateway has of them.
@@ -118,8 +120,10 @@ impl<'a> World<'a> {
     fn new(engine: &Arc<Engine>, contender: &Contender, scenario: &'a Scenario, seed: u64) -> Self {
         let mut machines = Vec::new();
         let mut weights = Vec::new();
+        let mut labels = Vec::new();
         let mut agenda = BinaryHeap::new();
         for group in &scenario.targets {
+            labels.extend(vec![Labels::new([], &group.labels); group.count]);
             for _ in 0..group.count {
                 if group.antagonist.is_some() {
                     agenda.push(Reverse((0, Event::Antagonist(machines.len()))));
@@ -149,7 +153,9 @@ impl<'a> World<'a> {
             let balancer = Balancer::new(Arc::clone(engine), &contender.name, plugin, config);
             let endpoints = weights.iter().enumerate().map(|(target, weight)| {
                 let host = format!("target-{target}");
-                Arc::new(Endpoint::new(ids[target], address(target), host, *weight))
+                let mut endpoint = Endpoint::new(ids[target], address(target), host, *weight);
+                endpoint.labels = labels[target].clone();
+                Arc::new(endpoint)
             });
             let endpoints: Vec<_> = endpoints.collect();
             Gateway {
@@ -212,6 +218,7 @@ impl<'a> World<'a> {
             target: 0,
             sent: now,
             in_flight: None,
+            in_work: false,
         });
         let ticket = Ticket {
             slot,
@@ -272,6 +279,7 @@ impl<'a> World<'a> {
                 }
                 _ => {
                     request.in_flight = Some(InFlight::new(endpoint));
+                    request.in_work = true;
                     let serial = request.serial;
                     let mut work = request.work;
                     if let (Some(prompt), Some(prompts)) =
@@ -315,14 +323,28 @@ impl<'a> World<'a> {
         let machine = &mut self.machines[target];
         machine.advance(now);
         if let Some((_, ticket)) = machine.next(|ticket| is_valid(requests, target, ticket)) {
-            self.learn(ticket.slot, now);
             if let Some(prompt) = &self.requests[ticket.slot].prompt {
-                self.machines[target].keep(prompt);
+                machine.keep(prompt);
             }
-            self.withdraw(ticket.slot, now);
-            self.finish(ticket.slot, now, End::Answered);
+            let distance = machine.distance;
+            self.leave_machine(ticket.slot, now);
+            if distance == 0 {
+                self.answer(ticket, now);
+            } else {
+                let arrives = now.saturating_add(distance);
+                self.agenda.push(Reverse((arrives, Event::Answer(ticket))));
+            }
         }
         self.schedule(target);
+    }
+
+    /// Ends a request whose response has arrived, unless its client has given it up meanwhile.
+    fn answer(&mut self, ticket: Ticket, now: Time) {
+        let request = self.requests.get(ticket.slot);
+        if request.is_some_and(|request| request.serial == ticket.serial) {
+            self.learn(ticket.slot, now);
+            self.finish(ticket.slot, now, End::Answered);
+        }
     }
 
     /// Ends the request of the next client that gives up.
@@ -347,14 +369,19 @@ impl<'a> World<'a> {
         NEVER
     }
 
-    /// Removes a request from the machine that works on it.
+    /// Removes a request from the machine that works on it, if one does.
     fn withdraw(&mut self, slot: usize, now: Time) -> Option<InFlight> {
+        self.leave_machine(slot, now);
+        self.requests[slot].in_flight.take()
+    }
+
+    fn leave_machine(&mut self, slot: usize, now: Time) {
         let request = &mut self.requests[slot];
-        let in_flight = request.in_flight.take()?;
-        let machine = &mut self.machines[request.target];
-        machine.advance(now);
-        machine.leave();
-        Some(in_flight)
+        if std::mem::take(&mut request.in_work) {
+            let machine = &mut self.machines[request.target];
+            machine.advance(now);
+            machine.leave();
+        }
     }
 
     /// Records a response as the gateway does: its latency, and the load that the machine reports.
@@ -395,6 +422,6 @@ impl<'a> World<'a> {
 /// Whether a machine still works on a request.
 fn is_valid(requests: &Slab<Request>, target: usize, ticket: Ticket) -> bool {
     requests.get(ticket.slot).is_some_and(|request| {
-        request.serial == ticket.serial && request.in_flight.is_some() && request.target == target
+        request.serial == ticket.serial && request.in_work && request.target == target
     })
 }

@@ -2,6 +2,7 @@
 
 mod check;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -26,6 +27,7 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
     shipped!("prompts"),
     shipped!("steady"),
     shipped!("uneven"),
+    shipped!("zones"),
 ];
 
 /// A fleet, its load, and its faults. Times are seconds unless another unit is named.
@@ -171,6 +173,12 @@ pub(super) struct Group {
     pub(super) speed: f64,
     pub(super) antagonist: Option<Antagonist>,
     pub(super) cache: Option<Caching>,
+    /// The labels of each target.
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+    /// Milliseconds between the gateways and each target, there and back.
+    #[serde(default)]
+    pub(super) distance: f64,
 }
 
 /// The cache of a target for prompts that it has answered.

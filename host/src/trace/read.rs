@@ -2,7 +2,10 @@
 
 use thiserror::Error;
 
-use super::{Answer, Asked, Event, Fact, Header, MAGIC, MAGIC_WITH_FACTS, Pick, Row, tag};
+use super::{
+    Answer, Asked, AskedOfEndpoint, EndpointFact, Event, Fact, Header, MAGIC, MAGIC_OF_1_4,
+    MAGIC_WITH_FACTS, Pick, Row, tag,
+};
 
 /// Most endpoints of a table, and most values of a pick, that are accepted as valid.
 const MOST: u64 = 1 << 24;
@@ -44,7 +47,8 @@ impl<'a> Reader<'a> {
     /// If it is not a trace.
     pub fn new(bytes: &'a [u8]) -> Result<Self, Error> {
         let facts = bytes.starts_with(MAGIC_WITH_FACTS);
-        if !facts && !bytes.starts_with(MAGIC) {
+        let contract_1_4 = bytes.starts_with(MAGIC_OF_1_4);
+        if !facts && !contract_1_4 && !bytes.starts_with(MAGIC) {
             return Err(Error::Foreign);
         }
         let mut reader = Self {
@@ -62,6 +66,7 @@ impl<'a> Reader<'a> {
                 gateway: String::new(),
                 reads_facts: false,
                 facts,
+                contract_1_4,
             },
             component: &[],
             saved: &[],
@@ -70,7 +75,9 @@ impl<'a> Reader<'a> {
         reader.component = reader.part()?;
         reader.saved = reader.part()?;
         reader.header = serde_json::from_slice(header).map_err(|_| Error::Damaged(MAGIC.len()))?;
-        reader.header.facts = facts;
+        // A trace of 1.4 can be with or without facts, and its header says it.
+        reader.header.facts = facts || (contract_1_4 && reader.header.facts);
+        reader.header.contract_1_4 = contract_1_4;
         Ok(reader)
     }
 
@@ -79,11 +86,20 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// If the next bytes are not an event.
     pub fn event(&mut self) -> Result<Option<Event>, Error> {
-        let Some(&tag) = self.bytes.get(self.at) else {
+        let Some(&(mut tag)) = self.bytes.get(self.at) else {
             return Ok(None);
         };
         let start = self.at;
         self.at += 1;
+        let mut endpoint_facts = Vec::new();
+        if tag == tag::ENDPOINT_FACTS && self.header.contract_1_4 {
+            let facts = (0..self.count()?).map(|_| self.endpoint_fact());
+            endpoint_facts = facts.collect::<Result<_, _>>()?;
+            tag = self.byte()?;
+            if !matches!(tag, tag::TABLE | tag::FRESH) {
+                return Err(Error::Damaged(start));
+            }
+        }
         let event = match tag {
             tag::TABLE | tag::FRESH => {
                 let rows = (0..self.count()?).map(|_| self.row());
@@ -93,6 +109,7 @@ impl<'a> Reader<'a> {
                     fresh: tag == tag::FRESH,
                     rows,
                     heard: self.heard()?,
+                    facts: endpoint_facts,
                 }
             }
             tag::PICK => Event::Pick(self.pick()?),
@@ -201,10 +218,7 @@ impl<'a> Reader<'a> {
             tag::METHOD => Asked::Method,
             tag::PATH => Asked::Path,
             tag::QUERY => Asked::Query,
-            tag::HEADER => {
-                let name = self.part()?.to_vec();
-                Asked::Header(String::from_utf8(name).map_err(|_| damaged())?)
-            }
+            tag::HEADER => Asked::Header(self.text()?),
             tag::CLIENT => Asked::Client,
             tag::BODY_START => Asked::BodyStart(self.u32()?),
             _ => return Err(damaged()),
@@ -215,6 +229,28 @@ impl<'a> Reader<'a> {
             _ => return Err(damaged()),
         };
         Ok(Fact { asked, answer })
+    }
+
+    fn endpoint_fact(&mut self) -> Result<EndpointFact, Error> {
+        let position = self.u32()?;
+        let start = self.at;
+        let asked = match self.byte()? {
+            tag::LABEL => AskedOfEndpoint::Label(self.text()?),
+            tag::HOST => AskedOfEndpoint::Host,
+            tag::ADDRESS => AskedOfEndpoint::Address,
+            _ => return Err(Error::Damaged(start)),
+        };
+        Ok(EndpointFact {
+            position,
+            asked,
+            answer: self.text()?,
+        })
+    }
+
+    fn text(&mut self) -> Result<String, Error> {
+        let start = self.at;
+        let bytes = self.part()?.to_vec();
+        String::from_utf8(bytes).map_err(|_| Error::Damaged(start))
     }
 
     fn part(&mut self) -> Result<&'a [u8], Error> {

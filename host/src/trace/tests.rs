@@ -14,6 +14,7 @@ fn header() -> Header {
         gateway: "0.1.0".into(),
         reads_facts: false,
         facts: true,
+        contract_1_4: true,
     }
 }
 
@@ -30,17 +31,36 @@ fn fact() -> impl Strategy<Value = Fact> {
     (asked, answer).prop_map(|(asked, answer)| Fact { asked, answer })
 }
 
+fn endpoint_fact() -> impl Strategy<Value = EndpointFact> {
+    let asked = prop_oneof![
+        ".{0,5}".prop_map(AskedOfEndpoint::Label),
+        Just(AskedOfEndpoint::Host),
+        Just(AskedOfEndpoint::Address),
+    ];
+    (any::<u32>(), asked, ".{0,5}").prop_map(|(position, asked, answer)| EndpointFact {
+        position,
+        asked,
+        answer,
+    })
+}
+
 fn table() -> impl Strategy<Value = Event> {
     let rows = prop::collection::vec((any::<u64>(), any::<u32>()), 0..5);
     (
         any::<bool>(),
         rows,
         prop::collection::vec(any::<u64>(), 0..5),
+        prop::collection::vec(endpoint_fact(), 0..4),
     )
-        .prop_map(|(fresh, rows, heard)| {
+        .prop_map(|(fresh, rows, heard, facts)| {
             let rows = rows.into_iter().map(|(id, weight)| Row { id, weight });
             let rows = rows.collect();
-            Event::Table { fresh, rows, heard }
+            Event::Table {
+                fresh,
+                rows,
+                heard,
+                facts,
+            }
         })
 }
 
@@ -139,13 +159,39 @@ fn outcomes_find_their_picks() {
 
 #[test]
 fn an_invalid_trace_is_refused_and_a_cut_one_says_where() {
-    assert_eq!(read(b"PMTRACE3"), Err(Error::Foreign));
+    assert_eq!(read(b"PMTRACE4"), Err(Error::Foreign));
     let mut writer = Writer::new(&header(), &[], &[]);
-    writer.table(true, [Row { id: 1, weight: 2 }].into_iter(), &[]);
+    writer.table(true, [Row { id: 1, weight: 2 }].into_iter(), &[], &[]);
     let bytes = writer.take();
     let whole = bytes.len();
     assert!(matches!(read(&bytes[..whole - 1]), Err(Error::Cut(_))));
     assert_eq!(read(&bytes).unwrap().len(), 1);
+}
+
+#[test]
+fn a_trace_has_facts_of_endpoints_only_if_its_version_says_so() {
+    let facts = [EndpointFact {
+        position: 0,
+        asked: AskedOfEndpoint::Label("zone".into()),
+        answer: "a".into(),
+    }];
+    for (facts_of_requests, contract_1_4, magic) in [
+        (false, true, b"PMTRACE3"),
+        (true, true, b"PMTRACE3"),
+        (false, false, b"PMTRACE1"),
+    ] {
+        let header = Header {
+            facts: facts_of_requests,
+            contract_1_4,
+            ..header()
+        };
+        let mut writer = Writer::new(&header, &[], &[]);
+        writer.table(true, [Row { id: 1, weight: 2 }].into_iter(), &[], &facts);
+        let bytes = writer.take();
+        assert!(bytes.starts_with(magic));
+        assert_eq!(Reader::new(&bytes).unwrap().header, header);
+        assert_eq!(read(&bytes).is_ok(), contract_1_4);
+    }
 }
 
 /// A trace without facts has the same bytes as before facts were added; such a trace with a pick
@@ -153,7 +199,11 @@ fn an_invalid_trace_is_refused_and_a_cut_one_says_where() {
 #[test]
 fn a_trace_has_facts_only_if_its_version_says_so() {
     let written = |facts: bool, asked: &[Fact]| {
-        let header = Header { facts, ..header() };
+        let header = Header {
+            facts,
+            contract_1_4: false,
+            ..header()
+        };
         let mut writer = Writer::new(&header, &[], &[]);
         let pick = Pick {
             facts: asked.to_vec(),

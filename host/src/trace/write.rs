@@ -2,7 +2,10 @@
 
 use foldhash::{HashMap, HashMapExt};
 
-use super::{Answer, Asked, Event, Fact, Header, MAGIC, MAGIC_WITH_FACTS, Pick, Row, tag};
+use super::{
+    Answer, Asked, AskedOfEndpoint, EndpointFact, Event, Fact, Header, MAGIC, MAGIC_OF_1_4,
+    MAGIC_WITH_FACTS, Pick, Row, tag,
+};
 
 /// Most picks whose outcome is awaited. When there are more, the older ones are taken to have none.
 const AWAITED: usize = 1 << 16;
@@ -29,10 +32,10 @@ impl Writer {
     /// Starts a trace with its description, the component, and the state that the first instance
     /// restored.
     pub fn new(header: &Header, component: &[u8], saved: &[u8]) -> Self {
-        let magic = if header.facts {
-            MAGIC_WITH_FACTS
-        } else {
-            MAGIC
+        let magic = match (header.contract_1_4, header.facts) {
+            (true, _) => MAGIC_OF_1_4,
+            (false, true) => MAGIC_WITH_FACTS,
+            (false, false) => MAGIC,
         };
         let mut bytes = magic.to_vec();
         // Plain values can always be written as JSON.
@@ -83,9 +86,12 @@ impl Writer {
     /// Writes any event.
     pub fn event(&mut self, event: &Event) {
         match event {
-            Event::Table { fresh, rows, heard } => {
-                self.table(*fresh, rows.iter().copied(), heard);
-            }
+            Event::Table {
+                fresh,
+                rows,
+                heard,
+                facts,
+            } => self.table(*fresh, rows.iter().copied(), heard, facts),
             Event::Pick(pick) => {
                 let (answer, chosen) = (pick.answer, pick.chosen);
                 self.pick(pick, &pick.load, &pick.heard, answer, chosen);
@@ -98,8 +104,20 @@ impl Writer {
         }
     }
 
-    /// Writes that an instance received a table.
-    pub fn table(&mut self, fresh: bool, rows: impl ExactSizeIterator<Item = Row>, heard: &[u64]) {
+    /// Writes that an instance received a table. There may be facts only if the header says that
+    /// the trace may have what version 1.4 of the contract has added.
+    pub fn table(
+        &mut self,
+        fresh: bool,
+        rows: impl ExactSizeIterator<Item = Row>,
+        heard: &[u64],
+        facts: &[EndpointFact],
+    ) {
+        if !facts.is_empty() {
+            self.bytes.push(tag::ENDPOINT_FACTS);
+            varint(&mut self.bytes, facts.len() as u64);
+            facts.iter().for_each(|fact| self.endpoint_fact(fact));
+        }
         self.bytes.push(if fresh { tag::FRESH } else { tag::TABLE });
         varint(&mut self.bytes, rows.len() as u64);
         for row in rows {
@@ -224,6 +242,19 @@ impl Writer {
                 part(&mut self.bytes, answer);
             }
         }
+    }
+
+    fn endpoint_fact(&mut self, fact: &EndpointFact) {
+        varint(&mut self.bytes, fact.position.into());
+        match &fact.asked {
+            AskedOfEndpoint::Label(key) => {
+                self.bytes.push(tag::LABEL);
+                part(&mut self.bytes, key.as_bytes());
+            }
+            AskedOfEndpoint::Host => self.bytes.push(tag::HOST),
+            AskedOfEndpoint::Address => self.bytes.push(tag::ADDRESS),
+        }
+        part(&mut self.bytes, fact.answer.as_bytes());
     }
 
     fn heard(&mut self, heard: &[u64]) {

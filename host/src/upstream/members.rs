@@ -21,7 +21,7 @@ use super::policy::Policy;
 use crate::authority::Host;
 use crate::balancer::Balancer;
 use crate::endpoint::health::Source;
-use crate::endpoint::{Endpoint, Live, Places};
+use crate::endpoint::{Endpoint, Labels, Live, Places};
 use crate::endpoint_address::EndpointAddress;
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
@@ -84,6 +84,7 @@ pub(super) struct Member {
     pub(super) failover: bool,
     pub(super) probe: Probe,
     limits: CircuitBreakers,
+    labels: Labels,
     pub(super) live: Arc<Live>,
     /// When it joined, or last became available again.
     since: Instant,
@@ -114,6 +115,7 @@ impl Member {
             Arc::clone(&self.live),
         );
         endpoint.limits = self.limits;
+        endpoint.labels = self.labels.clone();
         Arc::new(endpoint)
     }
 }

@@ -1,7 +1,8 @@
 //! Peak EWMA: of two endpoints drawn at random, the one that is expected to answer sooner. See
 //! README.md.
 
-use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request};
+use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request, Zones};
+use serde::Deserialize;
 
 /// The latency in microseconds that is assumed for an endpoint that has a request in flight and has
 /// not answered any request yet.
@@ -9,7 +10,14 @@ const UNKNOWN: u32 = 1_000_000;
 
 /// Draws two endpoints by weight and picks the one with the lower cost for its weight.
 #[derive(Debug, Default)]
-pub struct PeakEwma(Lottery);
+pub struct PeakEwma(Zones<Lottery>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    prefer: Option<String>,
+    spill_at: Option<f64>,
+}
 
 /// The expected time until a request is answered: its own latency and that of each request in
 /// flight before it, one after another.
@@ -23,18 +31,46 @@ fn cost([in_flight, latency]: [u32; 2]) -> f64 {
     f64::from(latency) * (f64::from(in_flight) + 1.0)
 }
 
+/// Of two endpoints drawn by weight, the one with the lower cost.
+fn choose(lottery: &Lottery, entropy: &mut Entropy, endpoints: &Endpoints) -> Option<usize> {
+    let (first, second) = lottery.draw_two(entropy)?;
+    let load = endpoints.look([Column::InFlight, Column::Latency], [first, second]);
+    let [one, other] = load.map(cost);
+    let weight = |position: usize| f64::from(endpoints[position].weight);
+    let less = other * weight(first) < one * weight(second);
+    Some(if less { second } else { first })
+}
+
 impl Balancer for PeakEwma {
+    const CONFIG_SCHEMA: &'static str = concat!(
+        r#"{
+        "type": "object",
+        "properties": {
+            "#,
+        guest_sdk::zone_properties!(),
+        r#"
+        },
+        "additionalProperties": false
+    }"#
+    );
+
+    fn configure(&mut self, config: &str) -> Result<(), String> {
+        let options = serde_json::from_str(config);
+        let options: Options = options.map_err(|error| error.to_string())?;
+        self.0
+            .configure(options.prefer.as_deref(), options.spill_at)
+    }
+
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {
-        self.0 = Lottery::new(endpoints);
+        self.0
+            .endpoints_changed(endpoints, |part, _| Lottery::new(part));
     }
 
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
-        let (first, second) = self.0.draw_two(&mut Entropy::of(request))?;
-        let load = endpoints.look([Column::InFlight, Column::Latency], [first, second]);
-        let [one, other] = load.map(cost);
-        let weight = |position: usize| f64::from(endpoints[position].weight);
-        let less = other * weight(first) < one * weight(second);
-        Some(if less { second } else { first })
+        let mut entropy = Entropy::of(request);
+        self.0.pick(endpoints, |lottery, part| {
+            choose(lottery, &mut entropy, part)
+        })
     }
 }
 

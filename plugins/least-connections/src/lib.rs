@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 
-use guest_sdk::{Balancer, Endpoints, Request};
+use guest_sdk::{Balancer, Endpoints, Request, Zones};
+use serde::Deserialize;
 
 /// The virtual time that a turn of an endpoint of weight 1 takes.
 const TURN: u64 = 1 << 32;
@@ -18,6 +19,16 @@ const FORM: u8 = 1;
 /// Picks the least busy endpoint. Equally busy endpoints take turns by weight.
 #[derive(Debug, Default)]
 pub struct LeastConnections {
+    zones: Zones<Tournament>,
+    /// The virtual time at which the latest turn of all began.
+    now: u64,
+    /// Ids and turns of a saved state, until the first table.
+    restored: Vec<(u64, u64)>,
+}
+
+/// Some endpoints with their ranks, and the best one of them.
+#[derive(Debug, Default)]
+struct Tournament {
     ranks: Vec<Rank>,
     /// For each position, the virtual time that a turn takes, and the weight.
     steps: Vec<(u64, u32)>,
@@ -26,8 +37,13 @@ pub struct LeastConnections {
     /// it. The root, with the best position of all, has index 1; index 0 is unused. When the rank
     /// of an endpoint changes, only the nodes above it are compared again.
     winners: Vec<u32>,
-    /// The virtual time at which the latest turn of all began.
-    now: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Options {
+    prefer: Option<String>,
+    spill_at: Option<f64>,
 }
 
 /// Endpoints are compared by this; the lowest is the best.
@@ -41,42 +57,38 @@ struct Rank {
 }
 
 impl Balancer for LeastConnections {
+    const CONFIG_SCHEMA: &'static str = concat!(
+        r#"{
+        "type": "object",
+        "properties": {
+            "#,
+        guest_sdk::zone_properties!(),
+        r#"
+        },
+        "additionalProperties": false
+    }"#
+    );
+
+    fn configure(&mut self, config: &str) -> Result<(), String> {
+        let options = serde_json::from_str(config);
+        let options: Options = options.map_err(|error| error.to_string())?;
+        self.zones
+            .configure(options.prefer.as_deref(), options.spill_at)
+    }
+
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {
-        let turns = self.ranks.iter().map(|rank| rank.turn);
-        let known: HashMap<u64, u64> = self.ids.drain(..).zip(turns).collect();
-        self.ids = endpoints.iter().map(|endpoint| endpoint.id).collect();
-        let turn = |id| known.get(id).copied().unwrap_or(self.now);
-        let rank = |id| Rank {
-            // `each_change` sets it below.
-            busy: 0,
-            turn: turn(id),
-        };
-        self.ranks = self.ids.iter().map(rank).collect();
-        let steps = endpoints.iter().map(|endpoint| endpoint.weight.max(1));
-        self.steps = steps
-            .map(|weight| (TURN / u64::from(weight), weight))
-            .collect();
-        self.winners = vec![0; endpoints.len()];
-        // Reads the requests in flight here, so that the first pick need not wait for it.
-        endpoints.each_change(|position, in_flight| {
-            self.ranks[position].busy = busy(in_flight, self.steps[position].1);
-        });
-        self.play_all();
+        let mut known: HashMap<u64, u64> = self.restored.drain(..).collect();
+        known.extend(self.zones.parts().flat_map(Tournament::turns));
+        let now = self.now;
+        let turn = |id: u64| known.get(&id).copied().unwrap_or(now);
+        self.zones
+            .endpoints_changed(endpoints, |part, _| Tournament::new(part, &turn));
     }
 
     fn pick(&mut self, _: &Request, endpoints: &Endpoints) -> Option<usize> {
-        endpoints.each_change(|position, in_flight| {
-            self.ranks[position].busy = busy(in_flight, self.steps[position].1);
-            self.play(position);
-        });
-        if self.ranks.is_empty() {
-            return None;
-        }
-        let position = self.at(1) as usize;
-        let rank = &mut self.ranks[position];
-        self.now = self.now.max(rank.turn);
-        rank.turn = self.now + self.steps[position].0;
-        self.play(position);
+        let now = &mut self.now;
+        let choose = |tree: &mut Tournament, part: &Endpoints| tree.choose(part, now);
+        let position = self.zones.pick(endpoints, choose)?;
         if self.now > LATE {
             self.start_anew();
         }
@@ -84,8 +96,8 @@ impl Balancer for LeastConnections {
     }
 
     fn save(&self) -> Vec<u8> {
-        let turns = self.ids.iter().zip(&self.ranks);
-        let numbers = turns.flat_map(|(id, rank)| [*id, rank.turn]);
+        let turns = self.zones.parts().flat_map(Tournament::turns);
+        let numbers = turns.flat_map(|(id, turn)| [id, turn]);
         let numbers = std::iter::once(self.now).chain(numbers);
         let bytes = numbers.flat_map(u64::to_le_bytes);
         std::iter::once(FORM).chain(bytes).collect()
@@ -102,10 +114,9 @@ impl Balancer for LeastConnections {
         self.now = numbers.next().unwrap_or(0);
         // The next call of `endpoints_changed` takes over these turns, as for any other change.
         while let (Some(id), Some(turn)) = (numbers.next(), numbers.next()) {
-            self.ids.push(id);
-            self.ranks.push(Rank { busy: 0, turn });
+            self.restored.push((id, turn));
         }
-        let latest = self.ranks.iter().map(|rank| rank.turn).max();
+        let latest = self.restored.iter().map(|(_, turn)| *turn).max();
         if self.now.max(latest.unwrap_or(0)) > LATE + TURN {
             return Err("what was saved is of a time that never comes".into());
         }
@@ -120,6 +131,66 @@ fn busy(in_flight: u32, weight: u32) -> u64 {
 }
 
 impl LeastConnections {
+    /// Resets the virtual time to 0, and subtracts the time that has passed from all turns.
+    fn start_anew(&mut self) {
+        for tree in self.zones.parts_mut() {
+            for rank in &mut tree.ranks {
+                rank.turn = rank.turn.saturating_sub(self.now);
+            }
+            tree.play_all();
+        }
+        self.now = 0;
+    }
+}
+
+impl Tournament {
+    /// The endpoints of a table, whose turns are those of `turn`.
+    fn new(endpoints: &Endpoints, turn: &impl Fn(u64) -> u64) -> Self {
+        let ids: Vec<u64> = endpoints.iter().map(|endpoint| endpoint.id).collect();
+        let rank = |id: &u64| Rank {
+            // `each_change` sets it below.
+            busy: 0,
+            turn: turn(*id),
+        };
+        let steps = endpoints.iter().map(|endpoint| endpoint.weight.max(1));
+        let steps = steps.map(|weight| (TURN / u64::from(weight), weight));
+        let mut tree = Self {
+            ranks: ids.iter().map(rank).collect(),
+            steps: steps.collect(),
+            winners: vec![0; ids.len()],
+            ids,
+        };
+        // Reads the requests in flight here, so that the first pick need not wait for it.
+        endpoints.each_change(|position, in_flight| {
+            tree.ranks[position].busy = busy(in_flight, tree.steps[position].1);
+        });
+        tree.play_all();
+        tree
+    }
+
+    /// Ids and turns.
+    fn turns(&self) -> impl Iterator<Item = (u64, u64)> {
+        let turns = self.ranks.iter().map(|rank| rank.turn);
+        self.ids.iter().copied().zip(turns)
+    }
+
+    /// The best position, which then takes its turn.
+    fn choose(&mut self, endpoints: &Endpoints, now: &mut u64) -> Option<usize> {
+        endpoints.each_change(|position, in_flight| {
+            self.ranks[position].busy = busy(in_flight, self.steps[position].1);
+            self.play(position);
+        });
+        if self.ranks.is_empty() {
+            return None;
+        }
+        let position = self.at(1) as usize;
+        let rank = &mut self.ranks[position];
+        *now = (*now).max(rank.turn);
+        rank.turn = *now + self.steps[position].0;
+        self.play(position);
+        Some(position)
+    }
+
     /// The position at a node. The nodes after those in `winners` are the leaves: one for each
     /// position, in order.
     fn at(&self, place: usize) -> u32 {
@@ -144,15 +215,6 @@ impl LeastConnections {
         for place in (1..self.winners.len()).rev() {
             self.winners[place] = self.winner(place);
         }
-    }
-
-    /// Resets the virtual time to 0, and subtracts the time that has passed from all turns.
-    fn start_anew(&mut self) {
-        for rank in &mut self.ranks {
-            rank.turn = rank.turn.saturating_sub(self.now);
-        }
-        self.now = 0;
-        self.play_all();
     }
 
     /// Compares again on the way from a position, whose rank has changed, to the root.

@@ -86,7 +86,8 @@ proptest! {
         balancer.endpoints_changed(&Endpoints::new(table(&weights)));
         if late {
             balancer.now = LATE;
-            balancer.ranks.iter_mut().for_each(|rank| rank.turn = LATE);
+            let trees = balancer.zones.parts_mut();
+            trees.flat_map(|tree| &mut tree.ranks).for_each(|rank| rank.turn = LATE);
         }
         let mut plain = Plain { turns: vec![0; weights.len()], now: 0 };
         let mut busy = vec![0; weights.len()];

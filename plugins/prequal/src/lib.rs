@@ -4,7 +4,7 @@
 mod pool;
 mod window;
 
-use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request};
+use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request, Zones};
 use serde::Deserialize;
 
 use pool::{Pool, Probe};
@@ -17,6 +17,12 @@ const REVIEW: u32 = 64;
 #[derive(Debug, Default)]
 pub struct Prequal {
     options: Options,
+    zones: Zones<Probed>,
+}
+
+/// Some endpoints, and those of them that were probed lately.
+#[derive(Debug, Default)]
+struct Probed {
     lottery: Lottery,
     pool: Pool,
     /// For each position, what one more request adds to its load.
@@ -47,6 +53,8 @@ struct Options {
     max_age_ms: u64,
     hot_quantile: f64,
     hot_load: Option<f64>,
+    prefer: Option<String>,
+    spill_at: Option<f64>,
 }
 
 impl Default for Options {
@@ -58,12 +66,15 @@ impl Default for Options {
             max_age_ms: 1000,
             hot_quantile: 0.84,
             hot_load: None,
+            prefer: None,
+            spill_at: None,
         }
     }
 }
 
 impl Balancer for Prequal {
-    const CONFIG_SCHEMA: &'static str = r#"{
+    const CONFIG_SCHEMA: &'static str = concat!(
+        r#"{
         "type": "object",
         "properties": {
             "pool_size": {
@@ -89,71 +100,78 @@ impl Balancer for Prequal {
             "hot_load": {
                 "type": "number", "exclusiveMinimum": 0, "maximum": 100,
                 "description": "Endpoints that report more than this share of what they can do are hot as well; without it, reports are not read"
-            }
+            },
+            "#,
+        guest_sdk::zone_properties!(),
+        r#"
         },
         "additionalProperties": false
-    }"#;
+    }"#
+    );
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
         self.options = serde_json::from_str(config).map_err(|error| error.to_string())?;
-        Ok(())
+        let prefer = self.options.prefer.as_deref();
+        self.zones.configure(prefer, self.options.spill_at)
     }
 
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {
-        self.lottery = Lottery::new(endpoints);
-        self.pool.clear(self.options.pool_size, endpoints.len());
-        let weights = endpoints.iter().map(|endpoint| endpoint.weight.max(1));
-        self.steps = weights
-            .map(|weight| (1 << 20) / Load::from(weight))
-            .collect();
+        let size = self.options.pool_size;
+        self.zones
+            .endpoints_changed(endpoints, |part, before: Probed| before.about(part, size));
     }
 
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
         let mut entropy = Entropy::of(request);
-        let limit = self.options.max_age_ms * 1000;
-        self.pool.expire(request.now, limit);
-        let mut probes = self.options.probes;
+        let (options, now) = (&self.options, request.now);
+        self.zones.pick(endpoints, |probed, part| {
+            probed.choose(options, now, &mut entropy, part)
+        })
+    }
+}
+
+impl Probed {
+    /// The same for another table, with a pool of this size.
+    fn about(mut self, endpoints: &Endpoints, pool_size: usize) -> Self {
+        self.lottery = Lottery::new(endpoints);
+        self.pool.clear(pool_size, endpoints.len());
+        let weights = endpoints.iter().map(|endpoint| endpoint.weight.max(1));
+        self.steps = weights
+            .map(|weight| (1 << 20) / Load::from(weight))
+            .collect();
+        self
+    }
+
+    /// Probes some endpoints at `now`, and returns the position of the best one of the pool.
+    fn choose(
+        &mut self,
+        options: &Options,
+        now: u64,
+        entropy: &mut Entropy,
+        endpoints: &Endpoints,
+    ) -> Option<usize> {
+        self.pool.expire(now, options.max_age_ms * 1000);
+        let mut probes = options.probes;
         while probes > 0 {
-            let first = self.lottery.draw(&mut entropy)?;
+            let first = self.lottery.draw(entropy)?;
             let second = match probes {
                 1 => first,
-                _ => self.lottery.draw(&mut entropy)?,
+                _ => self.lottery.draw(entropy)?,
             };
-            let [one, other] = self.look(endpoints, [first, second]);
-            self.take(first, &one, request.now);
+            let [one, other] = look(endpoints, [first, second], options.hot_load);
+            self.take(first, &one, now);
             if probes > 1 {
-                self.take(second, &other, request.now);
+                self.take(second, &other, now);
             }
             probes = probes.saturating_sub(2);
         }
         self.picks = self.picks.wrapping_add(1);
         if self.picks.is_multiple_of(REVIEW) || self.seen.len() < REVIEW as usize {
-            self.hot = self.seen.quantile(self.options.hot_quantile);
+            self.hot = self.seen.quantile(options.hot_quantile);
             self.pool.judge(self.hot);
         }
-        let chosen = self
-            .pool
-            .choose(self.options.max_uses, self.hot, &self.steps);
+        let chosen = self.pool.choose(options.max_uses, self.hot, &self.steps);
         chosen.map(|position| position as usize)
-    }
-}
-
-impl Prequal {
-    fn look(&self, endpoints: &Endpoints, positions: [usize; 2]) -> [Seen; 2] {
-        let load = endpoints.look([Column::InFlight, Column::LatencyAtLoad], positions);
-        let full = match self.options.hot_load {
-            None => [false; 2],
-            Some(limit) => {
-                let reported = endpoints.look([Column::ReportedLoad; 2], positions);
-                reported.map(|[thousandths, _]| f64::from(thousandths) > limit * 1000.0)
-            }
-        };
-        let seen = |index: usize| Seen {
-            in_flight: load[index][0],
-            latency: load[index][1],
-            full: full[index],
-        };
-        [seen(0), seen(1)]
     }
 
     /// Records the result for a position in the window and in the pool.
@@ -169,6 +187,24 @@ impl Prequal {
         self.seen.note(probe.load);
         self.pool.put(probe, now, self.hot);
     }
+}
+
+/// Probes two endpoints; with a `hot_load` also what they report.
+fn look(endpoints: &Endpoints, positions: [usize; 2], hot_load: Option<f64>) -> [Seen; 2] {
+    let load = endpoints.look([Column::InFlight, Column::LatencyAtLoad], positions);
+    let full = match hot_load {
+        None => [false; 2],
+        Some(limit) => {
+            let reported = endpoints.look([Column::ReportedLoad; 2], positions);
+            reported.map(|[thousandths, _]| f64::from(thousandths) > limit * 1000.0)
+        }
+    };
+    let seen = |index: usize| Seen {
+        in_flight: load[index][0],
+        latency: load[index][1],
+        full: full[index],
+    };
+    [seen(0), seen(1)]
 }
 
 guest_sdk::export!(Prequal);

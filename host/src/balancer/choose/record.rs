@@ -62,6 +62,7 @@ impl Balancer {
             gateway: env!("CARGO_PKG_VERSION").into(),
             reads_facts: inner.plugin.reads_facts,
             facts: recording.facts && inner.plugin.reads_facts,
+            contract_1_4: inner.plugin.needs_new_trace,
         };
         let tape = Tape::new(
             &header,

@@ -6,6 +6,8 @@ use tracing::Level;
 
 use super::*;
 use crate::component::Journal;
+use crate::endpoint::Labels;
+use crate::trace::{Answer, Event, Reader};
 
 struct Asked;
 
@@ -90,6 +92,82 @@ fn only_a_plugin_that_asks_for_bodies_reads_them() {
         balancer.replace(plugin, "{}".into());
         assert_eq!(balancer.reads_bodies(), reads, "{name}");
     }
+}
+
+fn labelled(zones: &[Option<&str>]) -> Arc<[Arc<Endpoint>]> {
+    let endpoints = endpoints(&vec![1; zones.len()]);
+    let label = |(endpoint, zone): (&Arc<Endpoint>, &Option<&str>)| {
+        let mut endpoint = endpoint.view();
+        let zone = zone.map(|zone| ("zone".to_owned(), zone.to_owned()));
+        endpoint.labels = Labels::new([], &zone.into_iter().collect());
+        Arc::new(endpoint)
+    };
+    endpoints.iter().zip(zones).map(label).collect()
+}
+
+#[test]
+fn a_plugin_learns_about_endpoints_only_when_it_gets_its_table() {
+    let (_folder, engine) = shared_engine();
+    let (balancer, journal) = heard(&engine, "labels");
+    balancer.set_endpoints(labelled(&[None, Some("b"), Some("a")]));
+    assert_eq!(picks(&balancer, 2), [3, 3]);
+    balancer.set_endpoints(labelled(&[Some("a")]));
+    assert_eq!(picks(&balancer, 1), [1]);
+    assert_eq!(balancer.counters().host_choices, 0);
+    let (lines, _) = journal.read();
+    let messages: Vec<&str> = lines.iter().map(|line| &*line.message).collect();
+    let first = "- - h 127.0.0.1:1, b - h 127.0.0.1:2, a - h 127.0.0.1:3";
+    assert_eq!(messages, [first, "a - h 127.0.0.1:1"]);
+}
+
+/// A replay knows of each endpoint what the plugin has asked, and nothing else.
+#[test]
+fn what_a_plugin_learns_about_endpoints_is_replayed() {
+    let (_folder, engine) = shared_engine();
+    let (balancer, _) = heard(&engine, "labels");
+    balancer.set_endpoints(labelled(&[Some("b"), Some("a")]));
+    let (to, mut pieces) = tokio::sync::mpsc::channel(16);
+    let recording = Recording {
+        name: "labels".into(),
+        component: bytes::Bytes::from(guest("labels")),
+        to,
+        limit: usize::MAX,
+        facts: false,
+    };
+    let number = balancer.record(recording).unwrap();
+    picks(&balancer, 2);
+    balancer.set_endpoints(labelled(&[Some("a"), Some("b")]));
+    picks(&balancer, 2);
+    balancer.end_recording(number);
+    let mut trace = Vec::new();
+    while let Ok(piece) = pieces.try_recv() {
+        trace.extend_from_slice(&piece);
+    }
+    let mut reader = Reader::new(&trace).unwrap();
+    let plugin = engine.load_trusted(reader.component).unwrap();
+    let mut rerun = Rerun::new(Arc::clone(&engine), plugin, "{}".into(), Vec::new());
+    let mut answers = Vec::new();
+    while let Some(event) = reader.event().unwrap() {
+        match event {
+            Event::Table {
+                fresh,
+                rows,
+                heard,
+                facts,
+            } => {
+                // Two hosts, two addresses and two zones; nothing has the other label.
+                assert_eq!(facts.len(), 6, "{facts:?}");
+                rerun.table(fresh, &rows, heard, &facts).unwrap();
+            }
+            Event::Pick(pick) => {
+                assert_eq!(rerun.pick(&pick).unwrap(), pick.answer);
+                answers.push(pick.answer);
+            }
+            Event::Outcome { .. } => {}
+        }
+    }
+    let [first, second] = [1, 0].map(Answer::Position);
+    assert_eq!(answers, [first, first, second, second]);
 }
 
 #[test]

@@ -4,14 +4,16 @@ use std::cmp::Reverse;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::super::fleet::Time;
+use super::super::fleet::{Ticket, Time};
 use super::super::outcome::SAMPLES;
 use super::super::scenario::{Fault, FaultKind};
 use super::{SECOND, World, is_valid};
 
-/// A scheduled event. These are rare.
+/// A scheduled event. These are rare, except for responses from targets at a distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
+    /// The response to a request arrives.
+    Answer(Ticket),
     Antagonist(usize),
     Begin(usize),
     Detect(usize),
@@ -27,6 +29,7 @@ impl World<'_> {
             return;
         };
         match event {
+            Event::Answer(ticket) => self.answer(ticket, now),
             Event::Antagonist(target) => self.disturb(target, now),
             Event::Begin(index) => self.change(index, now, true),
             Event::End(index) => self.change(index, now, false),

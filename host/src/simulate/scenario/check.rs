@@ -56,6 +56,11 @@ impl Scenario {
             }
             flaws.push(positive("targets.cores", group.cores));
             flaws.push(positive("targets.speed", group.speed));
+            if !(0.0..=60_000.0).contains(&group.distance) {
+                flaws.push(Some(
+                    "targets.distance must be between 0 and 60000 milliseconds".into(),
+                ));
+            }
             if group.cache.is_some() && self.requests.prompts.is_none() {
                 flaws.push(Some(
                     "targets.cache needs requests.prompts: nothing else is cached".into(),
@@ -202,6 +207,7 @@ mod tests {
         assert!(named("{port = 1}").contains("needs a label"));
         assert!(flaw("count = 2, weight = 0", "count = 2").contains("weight"));
         assert!(flaw("count = 2, cores = 2, machine = 1", "count = 2").contains("machine"));
+        assert!(flaw("count = 2, distance = -1", "count = 2").contains("distance"));
         assert!(flaw("mean = nan", "mean = 1").contains("mean"));
         let fault = "count = 2}]\nfaults = [{targets = [1, 2], from = 0, until = 1, kind = 'down'";
         assert!(flaw(fault, "count = 2").contains("faults.targets"));

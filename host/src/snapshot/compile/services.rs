@@ -14,6 +14,7 @@ use super::upstreams::Upstreams;
 use super::users::Users;
 use super::{Part, view};
 use crate::authority::Host;
+use crate::endpoint::Labels;
 use crate::entity::service::Service as Entity;
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
@@ -260,6 +261,7 @@ fn set_plain_target(upstream: &Upstream, host: &Host<'static>, port: u16, names:
         socket: None,
         weight: 1,
         failover: false,
+        labels: Labels::default(),
         probe: Probe::default(),
         limits: CircuitBreakers::default(),
     };

@@ -8,6 +8,7 @@ use super::upstreams::Upstreams;
 use super::users::Users;
 use super::{Part, view};
 use crate::authority::{Authority, Host};
+use crate::endpoint::Labels;
 use crate::entity::target::{DEFAULT_PORT, Location, Target as Entity};
 use crate::entity::{Kind, Row};
 use crate::upstream::{Names, Target};
@@ -38,6 +39,8 @@ impl Part for Targets {
             Location::Unix(path) => (Host::localhost(), None, Some(path)),
         };
         let parent = target.upstream.id;
+        let tags = target.tags.iter().flatten().map(String::as_str);
+        let labels = Labels::new(tags, &target.pointsman.labels.unwrap_or_default());
         if host.ip().is_none() && socket.is_none() {
             let name = host.dns_name().to_owned();
             self.names_touched.insert(name.clone());
@@ -51,6 +54,7 @@ impl Part for Targets {
             socket,
             weight: target.weight,
             failover: target.failover,
+            labels,
             limits: target.pointsman.circuit_breakers,
             probe: target.pointsman.probe,
         };

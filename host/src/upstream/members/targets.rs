@@ -13,7 +13,7 @@ use super::super::memory::REMEMBERED;
 use super::super::resolve::Names;
 use super::{Inner, Member, Members};
 use crate::authority::{Host, written_out};
-use crate::endpoint::{Endpoint, Live};
+use crate::endpoint::{Endpoint, Labels, Live};
 use crate::endpoint_address::EndpointAddress;
 use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
@@ -33,6 +33,8 @@ pub struct Target {
     pub weight: u32,
     /// Whether it is used only while every other target is unavailable.
     pub failover: bool,
+    /// The labels of each of its addresses.
+    pub labels: Labels,
     /// How it is probed.
     pub probe: Probe,
     /// The limits of each of its addresses. Where one is not set, that of the upstream applies.
@@ -112,10 +114,11 @@ impl Members {
                     None => target.host.clone(),
                 };
                 let known = old.remove(&id);
-                if known
-                    .as_ref()
-                    .is_some_and(|known| known.host != host || known.limits != target.limits)
-                {
+                if known.as_ref().is_some_and(|known| {
+                    known.host != host
+                        || known.limits != target.limits
+                        || known.labels != target.labels
+                }) {
                     // The ids and weights are unchanged, but the endpoints are not.
                     table.clear();
                 }
@@ -139,6 +142,7 @@ impl Members {
                     failover: target.failover,
                     probe: target.probe.clone(),
                     limits: target.limits,
+                    labels: target.labels.clone(),
                     live,
                     since,
                     was_available,
