@@ -147,3 +147,4 @@ mod vaults;
 mod version_checks;
 mod versions;
 mod websocket;
+mod work;

@@ -31,10 +31,24 @@ pub enum Column {
     /// `named_metrics.queue_size` or `named_metrics.num_requests_waiting` of its ORCA report; 0 if
     /// there was no report in the last 10 seconds.
     ReportedQueue,
+    /// The costs that [`Balancer::pick_weighted`] has given to the requests in flight, without the
+    /// parts that are done. Since 1.4 of the contract, as are all that follow; earlier gateways
+    /// refuse a component that reads one of them.
+    InFlightCost,
+    /// Requests in flight without a first byte of the response's body.
+    Unanswered,
+    /// What these weigh until their first byte.
+    UnansweredCost,
+    /// Microseconds from the pick to the first byte of the body, as a moving average like that of
+    /// [`Column::Latency`]; 0 while nothing is known.
+    FirstByte,
+    /// Microseconds between two parts of a body as the gateway gets them, as a mean of the last
+    /// seconds; 0 if there were none.
+    ChunkGap,
 }
 
 impl Column {
-    const COUNT: usize = Self::ReportedQueue as usize + 1;
+    const COUNT: usize = Self::ChunkGap as usize + 1;
 
     /// Name of the column in the contract between gateway and plugin.
     #[must_use]
@@ -45,6 +59,11 @@ impl Column {
             Self::LatencyAtLoad => "latency-at-load",
             Self::ReportedLoad => "reported-load",
             Self::ReportedQueue => "reported-queue",
+            Self::InFlightCost => "in-flight-cost",
+            Self::Unanswered => "unanswered",
+            Self::UnansweredCost => "unanswered-cost",
+            Self::FirstByte => "first-byte",
+            Self::ChunkGap => "chunk-gap",
         }
     }
 }

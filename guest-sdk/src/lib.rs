@@ -54,6 +54,8 @@
 //!   balancers that need more than numbers.
 //! - [`Endpoints::label`]: labels of endpoints, such as their zones; [`Zones`] prefers endpoints by a
 //!   label.
+//! - [`Balancer::pick_weighted`]: picks that say what a request weighs, for balancers that count work
+//!   and not requests.
 //! - [`log`]: log lines for operators, with [`info!`] and similar macros.
 //! - [`Balancer::save`] and [`Balancer::restore`]: a balancer keeps what it has learnt through an
 //!   upgrade.
@@ -63,10 +65,12 @@ mod endpoints;
 pub mod facts;
 pub mod log;
 mod part;
+mod weighted;
 mod zones;
 
 pub use draw::{Entropy, Lottery, mix};
 pub use endpoints::{Column, Endpoints};
+pub use weighted::Weighted;
 pub use zones::Zones;
 
 #[doc(inline)]
@@ -107,6 +111,17 @@ pub trait Balancer: Default {
     /// The gateway does not call this while the table is empty.
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize>;
 
+    /// As [`pick`](Self::pick), with what the request weighs. The gateway calls it in place of
+    /// `pick` for a balancer that is exported with `export!(Type, weighted)`; gateways before 1.4 of
+    /// the contract call `pick`.
+    ///
+    /// The gateway counts the cost at the endpoint, and takes each of its two parts back once that
+    /// part is done: exactly, whatever becomes of the request. The sums are in
+    /// [`Column::InFlightCost`] and [`Column::UnansweredCost`].
+    fn pick_weighted(&mut self, request: &Request, endpoints: &Endpoints) -> Option<Weighted> {
+        self.pick(request, endpoints).map(Weighted::from)
+    }
+
     /// Returns the state for the next version of this balancer, or for the same version with other
     /// settings. Called after the last pick. The default returns no bytes, which means no state.
     ///
@@ -146,10 +161,12 @@ impl Default for Request {
 ///
 /// The component has the name and the version of the package. On targets other than WebAssembly
 /// there is nothing to export, and the macro only checks the type, so that tests run natively.
+///
+/// `export!(Type, weighted)` exports a balancer with [`Balancer::pick_weighted`].
 #[macro_export]
 #[rustfmt::skip] // It cannot parse the last line of the component's block.
 macro_rules! export {
-    ($balancer:ty) => {
+    ($balancer:ty $(, $weighted:ident)?) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
             ::std::thread_local! {
@@ -192,6 +209,23 @@ macro_rules! export {
                     SLOT.with_borrow_mut(|slot| slot.pick_by_load(&request, load))
                 }
             }
+            $(
+                impl $crate::__private::$weighted::Guest for Component {
+                    fn pick_weighted(
+                        entropy: u64,
+                        now: u64,
+                        affinity: ::std::option::Option<u64>,
+                        attempt: u32,
+                        load: ::std::vec::Vec<u32>,
+                    ) -> ::std::option::Option<$crate::__private::$weighted::Weighted> {
+                        let request = $crate::Request { entropy, now, affinity, attempt };
+                        SLOT.with_borrow_mut(|slot| slot.pick_weighted(&request, load))
+                    }
+                }
+                $crate::__private::$weighted::export!(
+                    Component with_types_in $crate::bindings_of_work
+                );
+            )?
             $crate::__private::export!(Component with_types_in $crate::bindings);
         };
         #[cfg(not(target_family = "wasm"))]
@@ -220,12 +254,33 @@ pub mod bindings {
     });
 }
 
+#[doc(hidden)]
+#[allow(
+    unsafe_code,
+    reason = "generated: the component model's memory interface"
+)]
+#[allow(missing_docs, unreachable_pub, reason = "generated: hidden")]
+pub mod bindings_of_work {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "weighing",
+        pub_export_macro: true,
+        export_macro_name: "__export_work",
+        runtime_path: "wit_bindgen::rt",
+    });
+}
+
 /// What [`export!`] expands to. Not part of the public interface.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings::__export as export;
     pub use crate::bindings::exports::pointsman::balancer::policy::{Description, Guest};
     pub use crate::bindings::exports::pointsman::balancer::state::Guest as StateGuest;
+    /// What `export!(Type, weighted)` expands to as well.
+    pub mod weighted {
+        pub use crate::bindings_of_work::__export_work as export;
+        pub use crate::bindings_of_work::exports::pointsman::balancer::work::{Guest, Weighted};
+    }
     use crate::{Balancer, Endpoint, Endpoints, Request};
 
     pub fn new<B: Balancer>() -> B {
@@ -280,6 +335,20 @@ pub mod __private {
         pub fn pick_by_load(&mut self, request: &Request, load: Vec<u32>) -> Option<u32> {
             self.endpoints.load = load;
             self.pick(request)
+        }
+
+        pub fn pick_weighted(
+            &mut self,
+            request: &Request,
+            load: Vec<u32>,
+        ) -> Option<weighted::Weighted> {
+            self.endpoints.load = load;
+            let pick = self.balancer.pick_weighted(request, &self.endpoints)?;
+            Some(weighted::Weighted {
+                position: u32::try_from(pick.position).unwrap_or(u32::MAX),
+                first_byte: pick.first_byte,
+                rest: pick.rest,
+            })
         }
 
         pub fn save(&self) -> Vec<u8> {

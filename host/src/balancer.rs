@@ -48,7 +48,7 @@ pub use limits::PickLimits;
 pub use note::{BalancerVersion, ChosenBy, Pick, PickNote};
 pub use notes::Told;
 pub use plugin::Plugin;
-pub use request::{Choice, PickRequest};
+pub use request::{Choice, ChoiceDetails, PickRequest};
 pub use rerun::Rerun;
 pub use shadow::{Report as ShadowReport, Shadow, ShadowSettings, ShadowThread};
 pub use shipped::{SHIPPED, Shipped};

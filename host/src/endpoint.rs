@@ -11,6 +11,7 @@ mod labels;
 mod latency;
 mod orca;
 mod permits;
+mod work;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -38,6 +39,8 @@ pub use orca::LoadReport;
 use orca::Reported;
 pub use permits::ConnectionPermit;
 use permits::ConnectionPermits;
+use work::WorkCounters;
+pub use work::{RequestCost, WorkInFlight};
 
 /// One address that requests can be sent to, shared by all workers.
 ///
@@ -61,12 +64,9 @@ pub struct Endpoint {
     /// the default of http.
     pub authority: String,
     live: Arc<Live>,
-    /// For a view: the requests in flight to show in place of the real number, or [`UNPINNED`].
-    pinned: Option<AtomicU32>,
+    /// For a view: what to show in place of the real requests in flight, if anything.
+    pinned: Option<Mutex<Option<WorkInFlight>>>,
 }
-
-/// Stands for the real number of requests in flight.
-const UNPINNED: u32 = u32::MAX;
 
 /// What changes with requests and checks. It has cache lines of its own: two endpoints that are
 /// busy on two cores must not slow each other.
@@ -93,6 +93,7 @@ pub(crate) struct Live {
     latency: Latency,
     at_load: LatencyAtLoad,
     reported: Reported,
+    work: WorkCounters,
     departure: Departure,
 }
 
@@ -279,29 +280,34 @@ impl Endpoint {
             labels: self.labels.clone(),
             authority: self.authority.clone(),
             live: Arc::clone(&self.live),
-            pinned: Some(AtomicU32::new(UNPINNED)),
+            pinned: Some(Mutex::default()),
             ..*self
         }
     }
 
-    /// Makes a view show this many requests in flight until the returned guard is dropped.
-    pub(crate) fn pin(&self, in_flight: u32) -> impl Drop {
+    /// Makes a view show these requests in flight until the returned guard is dropped.
+    pub(crate) fn pin(&self, work: WorkInFlight) -> impl Drop {
         struct Pinned<'a>(&'a Endpoint);
         impl Drop for Pinned<'_> {
             fn drop(&mut self) {
-                self.0.set_pinned(UNPINNED);
+                self.0.set_pinned(None);
                 // Watchers were told the pinned number: have them read the real one.
                 self.0.live.note();
             }
         }
-        self.set_pinned(in_flight);
+        self.set_pinned(Some(work));
         Pinned(self)
     }
 
-    fn set_pinned(&self, in_flight: u32) {
+    fn set_pinned(&self, work: Option<WorkInFlight>) {
         if let Some(pinned) = &self.pinned {
-            pinned.store(in_flight, Ordering::Relaxed);
+            *pinned.lock() = work;
         }
+    }
+
+    /// What a view shows in place of the real numbers, if it does.
+    fn pinned(&self) -> Option<WorkInFlight> {
+        *self.pinned.as_ref()?.lock()
     }
 
     /// The id of an endpoint: the same for the same host and address on every gateway, since
@@ -317,13 +323,10 @@ impl Endpoint {
 
     /// Requests sent and not yet answered completely, over all workers.
     pub fn in_flight(&self) -> u32 {
-        if let Some(pinned) = &self.pinned {
-            let pinned = pinned.load(Ordering::Relaxed);
-            if pinned != UNPINNED {
-                return pinned;
-            }
+        match self.pinned() {
+            Some(pinned) => pinned.in_flight,
+            None => self.live.in_flight(),
         }
-        self.live.in_flight()
     }
 
     /// Counts a pick by its balancer. The caller holds the lock of that balancer, so no other pick
@@ -464,7 +467,7 @@ mod tests {
         let view = endpoint.view();
         let _request = InFlight::new(Arc::clone(&endpoint));
         assert_eq!(view.in_flight(), 1);
-        let pinned = view.pin(0);
+        let pinned = view.pin(WorkInFlight::default());
         assert_eq!((view.in_flight(), endpoint.in_flight()), (0, 1));
         drop(pinned);
         assert_eq!(view.in_flight(), 1);

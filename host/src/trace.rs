@@ -165,6 +165,15 @@ pub enum Answer {
     Refused,
     /// A position.
     Position(u32),
+    /// A position, with what the request weighs.
+    Weighted {
+        /// The position.
+        position: u32,
+        /// The part of the cost that is done with the first byte of the body.
+        first_byte: u32,
+        /// The rest.
+        rest: u32,
+    },
 }
 
 impl std::fmt::Display for Answer {
@@ -173,6 +182,11 @@ impl std::fmt::Display for Answer {
             Self::None => f.write_str("a fallback pick"),
             Self::Refused => f.write_str("refused"),
             Self::Position(position) => write!(f, "position {position}"),
+            Self::Weighted {
+                position,
+                first_byte,
+                rest,
+            } => write!(f, "position {position} at a cost of {first_byte} + {rest}"),
         }
     }
 }

@@ -21,4 +21,17 @@ mod hand_over {
     });
 }
 
+/// The same of picks that say what a request weighs.
+mod weighing {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "
+            package pointsman:host;
+            world weighing { export pointsman:balancer/work@1.4.0; }
+        ",
+        world: "pointsman:host/weighing",
+    });
+}
+
 pub(super) use hand_over::{HandOver, HandOverIndices};
+pub(super) use weighing::{Weighing, WeighingIndices};

@@ -8,9 +8,10 @@ use wasmtime::component::types::ComponentItem;
 use super::columns::Column;
 use crate::component::{self, ComponentError, WASI};
 
-/// The interface that a balancer must export, and the one that it may export.
+/// The interface that a balancer must export, and those that it may export.
 const POLICY: &str = "pointsman:balancer/policy@1.";
 const STATE: &str = "pointsman:balancer/state@1.";
+const WORK: &str = "pointsman:balancer/work@1.";
 
 /// The interface by which a balancer asks about requests.
 const FACTS: &str = "pointsman:balancer/request-facts@1.";
@@ -93,10 +94,15 @@ pub(super) fn reads_facts(engine: &Engine, component: &Component) -> bool {
     ty.imports(engine).any(|(name, _)| name.starts_with(FACTS))
 }
 
-/// Whether a trace of a component with these imports may have what earlier versions of the contract
-/// do not know.
-pub(super) fn needs_new_trace(imports: &[String]) -> bool {
-    imports.iter().any(|name| name.starts_with(ENDPOINT_FACTS))
+/// Whether a component with these exports says what requests weigh.
+pub(super) fn weighs(exports: &[String]) -> bool {
+    exports.iter().any(|name| name.starts_with(WORK))
+}
+
+/// Whether a trace of a component with these exports and imports may have what earlier versions of
+/// the contract do not know.
+pub(super) fn needs_new_trace(exports: &[String], imports: &[String]) -> bool {
+    weighs(exports) || imports.iter().any(|name| name.starts_with(ENDPOINT_FACTS))
 }
 
 /// Whether a component may ask for the start of their bodies.

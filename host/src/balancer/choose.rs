@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::bindings;
-use super::canary::{Canary, Placed, Side};
+use super::canary::{Canary, Side};
 use super::columns::{Column, Interests, Observed};
 use super::engine::Engine;
 use super::facts;
@@ -25,12 +25,12 @@ use super::instance::{Instance, InstanceSpec};
 use super::limits::PickLimits;
 use super::note::ChosenBy;
 use super::plugin::Plugin;
-use super::request::{Choice, PickRequest};
+use super::request::{Choice, ChoiceDetails, PickRequest};
 use super::tally::{BUSY, Cause, TIMED};
 use super::tape::Tape;
 use crate::clock::micros;
 use crate::component::GuestFault;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, RequestCost};
 pub(crate) use cost::CostBudget;
 pub use counters::{Counters, Faults, Handover};
 use host::{fallback_pick, picked, untried};
@@ -237,26 +237,29 @@ impl Balancer {
         self.place(request, tried, |endpoint, _| claim(endpoint))
     }
 
-    /// The same. `claim` also gets the observer of the request's outcome, if there is one.
+    /// The same. `claim` also gets what the balancer says of its choice.
     pub fn place<T>(
         &self,
         request: PickRequest<'_>,
         tried: &[u64],
-        claim: impl FnOnce(Arc<Endpoint>, Option<Arc<Placed>>) -> T,
+        claim: impl FnOnce(Arc<Endpoint>, ChoiceDetails) -> T,
     ) -> Choice<T> {
         if self.shared.load(Ordering::Relaxed) {
             return self.place_by_side(request, tried, claim);
         }
-        self.choose(request, tried, |endpoint, _| claim(endpoint, None))
+        self.choose(request, tried, |endpoint, _, cost| {
+            let observer = None;
+            claim(endpoint, ChoiceDetails { observer, cost })
+        })
     }
 
-    /// Has the plugin of this balancer choose. `claim` also gets what made the choice: the plugin,
-    /// or the host.
+    /// Has the plugin of this balancer choose. `claim` also gets what made the choice, the plugin or
+    /// the host, and what the request weighs.
     fn choose<T>(
         &self,
         request: PickRequest<'_>,
         tried: &[u64],
-        claim: impl FnOnce(Arc<Endpoint>, By) -> T,
+        claim: impl FnOnce(Arc<Endpoint>, By, RequestCost) -> T,
     ) -> Choice<T> {
         if self.in_quarantine() {
             let cause = (&self.quarantine_picks, Cause::Quarantine.name());
@@ -281,7 +284,7 @@ impl Balancer {
         }
         let answer = inner.ask_timed(self, request);
         let chosen = match answer {
-            Ok(Some(position)) => Some(untried(&inner.table, position, tried)),
+            Ok(Some((position, _))) => Some(untried(&inner.table, position, tried)),
             Ok(None) => None,
             Err(Unavailable(cause)) => {
                 if let Slot::Quarantined(until) = inner.slot {
@@ -311,8 +314,12 @@ impl Balancer {
         let observer = inner.observer.as_ref().filter(|_| answer.is_ok());
         let observing =
             observer.and_then(|observer| observer.note(request, tried, &inner.table, chosen));
+        let cost = match answer {
+            Ok(Some((_, cost))) => cost,
+            Ok(None) | Err(_) => RequestCost::NONE,
+        };
         let choice = match chosen {
-            Some(position) => Choice::Endpoint(claim(picked(&inner.table[position]), by)),
+            Some(position) => Choice::Endpoint(claim(picked(&inner.table[position]), by, cost)),
             None if answer.is_ok() => {
                 inner.counters.refused += 1;
                 Choice::Refused
@@ -339,13 +346,13 @@ enum By {
 struct Unavailable(Cause);
 
 impl Inner {
-    /// The position that the plugin chooses, which is valid for the table; none if it refuses the
-    /// request.
+    /// The position that the plugin chooses, which is valid for the table, and what the request
+    /// weighs; none if it refuses the request.
     fn ask(
         &mut self,
         balancer: &Balancer,
         request: PickRequest<'_>,
-    ) -> Result<Option<usize>, Unavailable> {
+    ) -> Result<Option<(usize, RequestCost)>, Unavailable> {
         if !matches!(self.slot, Slot::Running(_)) {
             self.fill_slot(balancer, &[])?;
         }
@@ -359,8 +366,10 @@ impl Inner {
             attempt: request.attempt,
         };
         let mut ask = || {
-            if self.plugin.columns.is_empty() {
-                return instance.pick(guest_request);
+            let weighs = self.plugin.prepared.weighs();
+            let without_cost = |position: Option<u32>| Some((position?, RequestCost::NONE));
+            if self.plugin.columns.is_empty() && !weighs {
+                return instance.pick(guest_request).map(without_cost);
             }
             self.load.clear();
             for column in &self.plugin.columns {
@@ -373,7 +382,11 @@ impl Inner {
                     other => self.load.extend(table.map(|e| other.value(e, now))),
                 }
             }
-            instance.pick_by_load(guest_request, &self.load)
+            if weighs {
+                return instance.pick_weighted(guest_request, &self.load);
+            }
+            let answer = instance.pick_by_load(guest_request, &self.load);
+            answer.map(without_cost)
         };
         let answer = match request.facts {
             Some(facts) if self.plugin.reads_facts => match &self.tape {
@@ -385,10 +398,10 @@ impl Inner {
         let length = self.table.len();
         let fault = match answer {
             Ok(None) => return Ok(None),
-            Ok(Some(position)) if (position as usize) < length => {
-                return Ok(Some(position as usize));
+            Ok(Some((position, cost))) if (position as usize) < length => {
+                return Ok(Some((position as usize, cost)));
             }
-            Ok(Some(position)) => Fault::OutOfRange { position, length },
+            Ok(Some((position, _))) => Fault::OutOfRange { position, length },
             Err(fault) => fault,
         };
         self.record_fault(&balancer.upstream, &fault);

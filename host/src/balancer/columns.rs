@@ -12,6 +12,8 @@ pub enum Observed {
     Latency = 1,
     /// The load that the endpoint reports.
     Report = 2,
+    /// When parts of bodies come.
+    Body = 4,
 }
 
 /// What a balancer reads. It is looked up with every request and seldom changed.
@@ -60,15 +62,30 @@ pub enum Column {
     ReportedLoad,
     /// The number of waiting requests that an endpoint reports.
     ReportedQueue,
+    /// What the requests in flight weigh, without the parts that are done.
+    InFlightCost,
+    /// Requests without a first byte of the body.
+    Unanswered,
+    /// What they weigh until that byte.
+    UnansweredCost,
+    /// Microseconds until the first byte of the body, a moving average.
+    FirstByte,
+    /// Microseconds between two parts of a body, a mean.
+    ChunkGap,
 }
 
 impl Column {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::InFlight,
         Self::Latency,
         Self::LatencyAtLoad,
         Self::ReportedLoad,
         Self::ReportedQueue,
+        Self::InFlightCost,
+        Self::Unanswered,
+        Self::UnansweredCost,
+        Self::FirstByte,
+        Self::ChunkGap,
     ];
 
     /// Its name in a description.
@@ -79,6 +96,11 @@ impl Column {
             Self::LatencyAtLoad => "latency-at-load",
             Self::ReportedLoad => "reported-load",
             Self::ReportedQueue => "reported-queue",
+            Self::InFlightCost => "in-flight-cost",
+            Self::Unanswered => "unanswered",
+            Self::UnansweredCost => "unanswered-cost",
+            Self::FirstByte => "first-byte",
+            Self::ChunkGap => "chunk-gap",
         }
     }
 
@@ -90,7 +112,9 @@ impl Column {
     /// What has to be observed for it.
     pub(super) fn source(self) -> Option<Observed> {
         match self {
-            Self::InFlight => None,
+            // Costs are counted for every request that has one.
+            Self::InFlight | Self::InFlightCost | Self::UnansweredCost => None,
+            Self::Unanswered | Self::FirstByte | Self::ChunkGap => Some(Observed::Body),
             Self::Latency | Self::LatencyAtLoad => Some(Observed::Latency),
             Self::ReportedLoad | Self::ReportedQueue => Some(Observed::Report),
         }
@@ -114,6 +138,11 @@ impl Column {
             Self::LatencyAtLoad => endpoint.latency_at_load(now),
             Self::ReportedLoad => endpoint.reported(now).load,
             Self::ReportedQueue => endpoint.reported(now).queue,
+            Self::InFlightCost => endpoint.work().cost,
+            Self::Unanswered => endpoint.work().unanswered,
+            Self::UnansweredCost => endpoint.work().unanswered_cost,
+            Self::FirstByte => endpoint.first_byte(now),
+            Self::ChunkGap => endpoint.chunk_gap(now),
         }
     }
 }

@@ -228,7 +228,7 @@ impl Engine {
             .linker
             .instantiate_pre(component)
             .map_err(|error| LoadError::Imports(format!("{error:#}")))?;
-        let prepared = Prepared::new(pre, check::hands_over(&exports))
+        let prepared = Prepared::new(pre, &exports)
             .map_err(|error| LoadError::Exports(format!("{error:#}")))?;
         let digest = &compiled.digest;
         let description = Instance::describe(&self.components, self.limits, &prepared, digest)?;
@@ -247,8 +247,8 @@ impl Engine {
             version: description.version,
             config_schema,
             columns,
+            needs_new_trace: check::needs_new_trace(&exports, &imports),
             exports,
-            needs_new_trace: check::needs_new_trace(&imports),
             imports,
             reads_facts: check::reads_facts(wasm, component),
             reads_bodies: check::reads_bodies(wasm, component),

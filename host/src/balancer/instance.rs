@@ -13,7 +13,7 @@ use super::imports::{Guest, LoadAnswers, LoadView};
 use super::limits::PickLimits;
 use super::plugin::{Exports, Plugin, Prepared};
 use crate::component::{ComponentHost, GuestFault, Output, Sandbox};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, RequestCost};
 use crate::trace::EndpointFact;
 
 /// What an instance is made from.
@@ -262,6 +262,34 @@ impl Instance {
                 .pointsman_balancer_policy()
                 .call_pick_by_load(store, request, load)
         })
+    }
+
+    /// Asks for a position and for what the request weighs, of a plugin that says it.
+    pub(super) fn pick_weighted(
+        &mut self,
+        request: bindings::Request,
+        load: &[u32],
+    ) -> Result<Option<(u32, RequestCost)>, Fault> {
+        let bindings::Request {
+            entropy,
+            now,
+            affinity,
+            attempt,
+        } = request;
+        self.sandbox.guest_mut().now = now;
+        let weighted = self.call(|exports, store| match &exports.weighing {
+            Some(weighing) => weighing
+                .pointsman_balancer_work()
+                .call_pick_weighted(store, entropy, now, affinity, attempt, load),
+            None => Err(wasmtime::Error::msg("it does not export pick-weighted")),
+        })?;
+        Ok(weighted.map(|weighted| {
+            let cost = RequestCost {
+                first_byte: weighted.first_byte,
+                rest: weighted.rest,
+            };
+            (weighted.position, cost)
+        }))
     }
 
     #[inline]

@@ -6,7 +6,10 @@ use std::sync::{Arc, OnceLock};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
-use super::bindings::{self, BalancerIndices, HandOver, HandOverIndices};
+use super::bindings::{
+    self, BalancerIndices, HandOver, HandOverIndices, Weighing, WeighingIndices,
+};
+use super::check;
 use super::columns::Column;
 use super::imports::Guest;
 use super::note::BalancerVersion;
@@ -55,6 +58,7 @@ pub(super) struct Prepared {
     pre: InstancePre<Guest>,
     policy: BalancerIndices,
     hand_over: Option<HandOverIndices>,
+    weighing: Option<WeighingIndices>,
     /// Set when a hand-over took too long.
     slow: AtomicBool,
 }
@@ -63,15 +67,19 @@ pub(super) struct Prepared {
 pub(super) struct Exports {
     pub(super) policy: bindings::Balancer,
     pub(super) hand_over: Option<HandOver>,
+    pub(super) weighing: Option<Weighing>,
 }
 
 impl Prepared {
-    /// Looks the exports up: those of `policy`, and those of `state` where it `hands_over`.
-    pub(super) fn new(pre: InstancePre<Guest>, hands_over: bool) -> wasmtime::Result<Self> {
-        let hand_over = hands_over.then(|| HandOverIndices::new(&pre));
+    /// Looks the exports up: those of `policy`, and those of the optional interfaces that are among
+    /// `exports`.
+    pub(super) fn new(pre: InstancePre<Guest>, exports: &[String]) -> wasmtime::Result<Self> {
+        let hand_over = check::hands_over(exports).then(|| HandOverIndices::new(&pre));
+        let weighing = check::weighs(exports).then(|| WeighingIndices::new(&pre));
         Ok(Self {
             policy: BalancerIndices::new(&pre)?,
             hand_over: hand_over.transpose()?,
+            weighing: weighing.transpose()?,
             slow: AtomicBool::new(false),
             pre,
         })
@@ -80,6 +88,11 @@ impl Prepared {
     /// Whether it can save and restore its state.
     pub(super) fn hands_over(&self) -> bool {
         self.hand_over.is_some()
+    }
+
+    /// Whether it says what requests weigh.
+    pub(super) fn weighs(&self) -> bool {
+        self.weighing.is_some()
     }
 
     /// Notes that a hand-over took too long. A change of a thousand upstreams must not wait for it
@@ -97,7 +110,10 @@ impl Prepared {
         let instance = self.pre.instantiate(&mut store)?;
         let hand_over = self.hand_over.as_ref();
         let hand_over = hand_over.map(|indices| indices.load(&mut store, &instance));
+        let weighing = self.weighing.as_ref();
+        let weighing = weighing.map(|indices| indices.load(&mut store, &instance));
         Ok(Exports {
+            weighing: weighing.transpose()?,
             policy: self.policy.load(store, &instance)?,
             hand_over: hand_over.transpose()?,
         })

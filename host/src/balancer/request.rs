@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::canary::Placed;
 use super::facts::RequestFacts;
 use super::note::PickNote;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, RequestCost};
 
 /// A request to be placed; see `wit/balancer.wit`.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,15 @@ impl PickRequest<'_> {
             ..self
         }
     }
+}
+
+/// What the balancer says of its choice.
+#[derive(Debug, Default)]
+pub struct ChoiceDetails {
+    /// Observes the outcome of the request, if a canary has a share.
+    pub observer: Option<Arc<Placed>>,
+    /// What the request weighs.
+    pub cost: RequestCost,
 }
 
 /// Where a request goes.

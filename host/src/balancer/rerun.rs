@@ -11,7 +11,7 @@ use super::facts;
 use super::instance::{Instance, InstanceSpec};
 use super::notes::Told;
 use super::plugin::Plugin;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, RequestCost};
 use crate::trace::{Answer, EndpointFact, Pick, Row};
 
 /// Repeats the calls of a trace on a component.
@@ -99,17 +99,34 @@ impl Rerun {
             affinity: pick.affinity,
             attempt: pick.attempt,
         };
+        let weighs = self.plugin.prepared.weighs();
+        let without_cost = |position: Option<u32>| Some((position?, RequestCost::NONE));
         let answer = facts::at_hand(&Told(&pick.facts), || {
-            if self.plugin.columns.is_empty() {
-                instance.pick(request)
+            if weighs {
+                instance.pick_weighted(request, &pick.load)
+            } else if self.plugin.columns.is_empty() {
+                instance.pick(request).map(without_cost)
             } else {
-                instance.pick_by_load(request, &pick.load)
+                let answer = instance.pick_by_load(request, &pick.load);
+                answer.map(without_cost)
             }
         });
         match answer {
-            Ok(Some(position)) => Ok(Answer::Position(position)),
+            Ok(Some((position, cost))) => Ok(answer_of(position, cost, weighs)),
             Ok(None) => Ok(Answer::Refused),
             Err(fault) => Err(fault.to_string()),
         }
+    }
+}
+
+/// An answer as a trace has it. The cost is part of it if the plugin `weighs` requests.
+pub(super) fn answer_of(position: u32, cost: RequestCost, weighs: bool) -> Answer {
+    if !weighs {
+        return Answer::Position(position);
+    }
+    Answer::Weighted {
+        position,
+        first_byte: cost.first_byte,
+        rest: cost.rest,
     }
 }

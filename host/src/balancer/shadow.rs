@@ -23,7 +23,7 @@ use super::limits::PickLimits;
 use super::plugin::Plugin;
 use super::request::{Choice, PickRequest};
 use crate::clock::{self, thread_cpu_time};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, WorkInFlight};
 use crate::endpoint_address::EndpointAddress;
 use crate::split_mix::mixed;
 pub use report::Report;
@@ -84,7 +84,7 @@ struct Pick {
     tried: Box<[u64]>,
     /// The position that the first balancer chose, and the requests in flight there before; none if
     /// it refused.
-    first: Option<(usize, u32)>,
+    first: Option<(usize, WorkInFlight)>,
     /// Number of the table that the position refers to.
     table: u64,
 }
@@ -378,7 +378,7 @@ impl PickObserver for Shadow {
             // The facts end with the request.
             request: request.in_numbers(),
             tried: tried.into(),
-            first: chosen.map(|position| (position, table[position].in_flight())),
+            first: chosen.map(|position| (position, table[position].work())),
             table: self.newest.load(Ordering::Relaxed),
             shadow: self.own.upgrade()?,
         };

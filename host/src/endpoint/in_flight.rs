@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Endpoint, Outcome, OutcomeObserver};
+use super::work::Work;
+use super::{Endpoint, Outcome, OutcomeObserver, RequestCost};
 
 /// Notifies requests that a place at some endpoint is free.
 #[derive(Debug, Default)]
@@ -37,6 +38,9 @@ pub struct InFlight {
     trial: bool,
     /// Notified of the outcome.
     observer: Option<Arc<dyn OutcomeObserver>>,
+    /// What it weighs, if a balancer has said it or reads how bodies stream. Boxed, since most
+    /// requests have none.
+    work: Option<Box<Work>>,
 }
 
 impl InFlight {
@@ -48,6 +52,7 @@ impl InFlight {
             places: None,
             trial: false,
             observer: None,
+            work: None,
         }
     }
 
@@ -61,6 +66,31 @@ impl InFlight {
     pub(crate) fn observed_by(mut self, observer: Option<Arc<dyn OutcomeObserver>>) -> Self {
         self.observer = observer;
         self
+    }
+
+    /// The same, with what it weighs from `now` on, in microseconds. If a balancer reads how bodies
+    /// stream, it `is_timed`.
+    pub(crate) fn weighing(mut self, cost: RequestCost, is_timed: bool, now: u64) -> Self {
+        if is_timed || cost != RequestCost::NONE {
+            let work = Work::begin(&self.endpoint.live, cost, is_timed, now);
+            self.work = Some(Box::new(work));
+        }
+        self
+    }
+
+    /// Notes that a part of the response's body has come. `now` is called if the time is needed.
+    #[inline]
+    pub(crate) fn note_body(&mut self, now: impl FnOnce() -> u64) {
+        if let Some(work) = &mut self.work {
+            work.note_part(&self.endpoint.live, now);
+        }
+    }
+
+    /// Notes that no further byte is awaited, as once a connection is a tunnel.
+    pub(crate) fn note_answered(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.answer(&self.endpoint.live);
+        }
     }
 
     /// The same, unless more than `limit` would be in flight; 0 means no limit.
@@ -77,6 +107,7 @@ impl InFlight {
                 places: Some(Arc::clone(places)),
                 trial: false,
                 observer: None,
+                work: None,
             }),
             None => Err(endpoint),
         }
@@ -112,6 +143,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.end(&self.endpoint.live);
+        }
         self.endpoint.live.end();
         if let Some(places) = &self.places {
             places.first.notify_one();

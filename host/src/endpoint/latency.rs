@@ -27,6 +27,19 @@ impl Average {
         Some((f64::from((packed >> 32) as u32), age))
     }
 
+    /// Includes an answer in a mean, which follows a change within a few answers.
+    fn include(&self, now: u64, value: u32) {
+        let new = f64::from(value);
+        let average = match self.get(now) {
+            Some((old, age)) if age < FRESH => {
+                let gain = (1.0 - part(age)).max(GAIN);
+                old + (new - old) * gain
+            }
+            _ => new,
+        };
+        self.set(now, average);
+    }
+
     fn set(&self, now: u64, average: f64) {
         let packed = (average as u64).max(1) << 32 | u64::from((now / 1000) as u32);
         self.0.store(packed, Ordering::Relaxed);
@@ -63,6 +76,22 @@ impl Latency {
             _ => new,
         };
         self.0.set(now, average);
+    }
+}
+
+/// A mean of what was observed lately; 0 if there was nothing for 5 seconds.
+#[derive(Debug, Default)]
+pub(super) struct Mean(Average);
+
+impl Mean {
+    /// Microseconds; 0 while nothing is known.
+    pub(super) fn at(&self, now: u64) -> u32 {
+        let known = self.0.get(now).filter(|(_, age)| *age < FRESH);
+        known.map_or(0, |(mean, _)| mean as u32)
+    }
+
+    pub(super) fn observe(&self, now: u64, value: u32) {
+        self.0.include(now, value);
     }
 }
 
@@ -123,16 +152,7 @@ impl LatencyAtLoad {
 
     pub(super) fn observe(&self, now: u64, latency: u32, ahead: u32) {
         let step = Self::step(ahead);
-        let mean = &self.means[step];
-        let new = f64::from(latency);
-        let average = match mean.get(now) {
-            Some((old, age)) if age < FRESH => {
-                let gain = (1.0 - part(age)).max(GAIN);
-                old + (new - old) * gain
-            }
-            _ => new,
-        };
-        mean.set(now, average);
+        self.means[step].include(now, latency);
         if self.known.load(Ordering::Relaxed) >> step & 1 == 0 {
             self.known.fetch_or(1 << step, Ordering::Relaxed);
         }

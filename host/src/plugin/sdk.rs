@@ -29,6 +29,7 @@ pub(super) const SOURCES: &[(&str, &str)] = sources![
     "log.rs",
     "part.rs",
     "tests.rs",
+    "weighted.rs",
     "zones.rs"
 ];
 

@@ -17,6 +17,7 @@ use super::record::Awaited;
 use super::streams::StalledBody;
 use super::tunnel::Tunnel;
 use super::wire::{self, Exchange};
+use crate::clock::micros;
 use crate::endpoint::{Endpoint, InFlight, Outcome};
 use crate::snapshot::Service;
 
@@ -253,7 +254,10 @@ impl Download {
                         self.finish();
                         None
                     }
-                    Some(Ok(frame)) => Some(Ok(frame)),
+                    Some(Ok(frame)) => {
+                        request.in_flight.note_body(|| micros(Instant::now()));
+                        Some(Ok(frame))
+                    }
                     Some(Err(error @ wire::Error::Client(_))) => {
                         Some(Err(self.break_off(End::Innocent, error.into())))
                     }

@@ -78,10 +78,11 @@ impl Upgrade {
         let client = self.client;
         let UpstreamRequest {
             exchange,
-            in_flight,
+            mut in_flight,
             worker,
             mut drain,
         } = request;
+        in_flight.note_answered();
         let tunnel = Rc::<Tunnel>::default();
         let content = Content::Tunnel(Rc::clone(&tunnel));
         tokio::task::spawn_local(async move {

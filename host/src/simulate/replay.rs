@@ -19,7 +19,9 @@ use serde_json::json;
 use super::outcome::Outcome;
 use super::scenario::Scenario;
 use super::{Affinity, Contender, Format, Show, each, engine, show};
-use crate::balancer::{Balancer, Choice, Engine, Observed, PickRequest, Rerun, Told, try_settings};
+use crate::balancer::{
+    Balancer, Choice, ChoiceDetails, Engine, Observed, PickRequest, Rerun, Told, try_settings,
+};
 use crate::endpoint::{Endpoint, InFlight, Labels};
 use crate::trace::{Answer, AskedOfEndpoint, EndpointFact, Event, Header, Pick, Reader, Row};
 use crate::upstream::UNANSWERED;
@@ -301,7 +303,11 @@ fn send(
             facts: Some(&told),
             note: None,
         };
-        let Choice::Endpoint(in_flight) = balancer.pick(request, &tried, InFlight::new) else {
+        let is_timed = balancer.wants(Observed::Body);
+        let placed = |endpoint, details: ChoiceDetails| {
+            InFlight::new(endpoint).weighing(details.cost, is_timed, pick.now)
+        };
+        let Choice::Endpoint(in_flight) = balancer.place(request, &tried, placed) else {
             fleet.refuse(pick.now);
             return first;
         };
@@ -327,13 +333,16 @@ fn send(
     }
 }
 
-fn learn(wanted: bool, sent: &Sent) {
+fn learn(wanted: bool, sent: &mut Sent) {
+    let end = sent.at.saturating_add(sent.came.latency);
+    if let Some(in_flight) = &mut sent.in_flight {
+        in_flight.note_body(|| end);
+    }
     if let (true, Some(in_flight)) = (wanted, &sent.in_flight) {
         let took = match sent.came.status {
             0 => sent.came.latency.max(UNANSWERED.as_micros() as u64),
             _ => sent.came.latency,
         };
-        let end = sent.at.saturating_add(sent.came.latency);
         let endpoint = in_flight.endpoint();
         endpoint.observe_latency(end, took, in_flight.ahead());
     }

@@ -17,7 +17,9 @@ use super::scenario::{FaultKind, Scenario};
 use super::source::{Arrival, Source};
 use super::targets::{address, ids, target_at};
 use super::{Affinity, Contender};
-use crate::balancer::{Balancer, Choice, Engine, Observed, PickRequest, RequestFacts};
+use crate::balancer::{
+    Balancer, Choice, ChoiceDetails, Engine, Observed, PickRequest, RequestFacts,
+};
 use crate::endpoint::{Endpoint, InFlight, Labels, LoadReport};
 use crate::upstream::UNANSWERED;
 use events::Event;
@@ -250,11 +252,9 @@ impl<'a> World<'a> {
                     .map(|prompt| prompt as &dyn RequestFacts),
                 note: None,
             };
-            let Choice::Endpoint(endpoint) =
-                gateway
-                    .balancer
-                    .pick(pick, &request.tried, std::convert::identity)
-            else {
+            let placed = |endpoint, details: ChoiceDetails| (endpoint, details.cost);
+            let choice = gateway.balancer.place(pick, &request.tried, placed);
+            let Choice::Endpoint((endpoint, cost)) = choice else {
                 return self.finish(slot, now, End::NoTarget);
             };
             if let (Affinity::Session, Some(key)) = (self.affinity, request.key) {
@@ -278,7 +278,9 @@ impl<'a> World<'a> {
                     return self.finish(slot, now, End::Error);
                 }
                 _ => {
-                    request.in_flight = Some(InFlight::new(endpoint));
+                    let is_timed = gateway.balancer.wants(Observed::Body);
+                    let in_flight = InFlight::new(endpoint);
+                    request.in_flight = Some(in_flight.weighing(cost, is_timed, now / 1000));
                     request.in_work = true;
                     let serial = request.serial;
                     let mut work = request.work;
@@ -385,11 +387,12 @@ impl<'a> World<'a> {
     }
 
     /// Records a response as the gateway does: its latency, and the load that the machine reports.
-    fn learn(&self, slot: usize, now: Time) {
-        let request = &self.requests[slot];
-        let Some(in_flight) = &request.in_flight else {
+    fn learn(&mut self, slot: usize, now: Time) {
+        let request = &mut self.requests[slot];
+        let Some(in_flight) = &mut request.in_flight else {
             return;
         };
+        in_flight.note_body(|| now / 1000);
         let gateway = &self.gateways[request.gateway];
         if gateway.balancer.wants(Observed::Latency) {
             let took = (now - request.sent) / 1000;

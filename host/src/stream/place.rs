@@ -105,13 +105,15 @@ pub(super) async fn place<T>(
             }
             false => upstream.pick(request, &tried, may_trial),
         };
-        let in_flight = picked.map_err(|reason| no_peer(service, reason))?;
+        let mut in_flight = picked.map_err(|reason| no_peer(service, reason))?;
         let connecting = Instant::now();
         let connected = tokio::time::timeout(service.connect_timeout, connect(&in_flight)).await;
         let took = connecting.elapsed();
         let error = match connected {
             Ok(Ok(connection)) => {
                 upstream.note_latency(&in_flight, took);
+                // A stream has no body whose first byte could be awaited.
+                in_flight.note_answered();
                 let address = &in_flight.endpoint().address;
                 record.add_try(address, started, connecting, TryOutcome::Answered(200));
                 return Ok(Placed {

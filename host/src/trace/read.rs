@@ -154,6 +154,15 @@ impl<'a> Reader<'a> {
             1 => Answer::Refused,
             more => Answer::Position(u32::try_from(more - 2).map_err(|_| Error::Damaged(start))?),
         };
+        let answer = match (flags & 32, answer) {
+            (0, answer) => answer,
+            (_, Answer::Position(position)) if self.header.contract_1_4 => Answer::Weighted {
+                position,
+                first_byte: self.u32()?,
+                rest: self.u32()?,
+            },
+            _ => return Err(Error::Damaged(start)),
+        };
         let chosen = self.varint()?.checked_sub(1).map(u32::try_from);
         self.picks += 1;
         Ok(Pick {

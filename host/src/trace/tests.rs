@@ -68,7 +68,14 @@ fn pick() -> impl Strategy<Value = Event> {
     let answer = prop_oneof![
         Just(Answer::None),
         Just(Answer::Refused),
-        any::<u32>().prop_map(Answer::Position)
+        any::<u32>().prop_map(Answer::Position),
+        (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(position, first_byte, rest)| {
+            Answer::Weighted {
+                position,
+                first_byte,
+                rest,
+            }
+        }),
     ];
     let handed = (
         any::<u64>(),

@@ -143,7 +143,8 @@ impl Writer {
             | u8::from(pick.attempt > 0) << 1
             | u8::from(!load.is_empty()) << 2
             | u8::from(!heard.is_empty()) << 3
-            | u8::from(!pick.facts.is_empty()) << 4;
+            | u8::from(!pick.facts.is_empty()) << 4
+            | u8::from(matches!(answer, Answer::Weighted { .. })) << 5;
         self.bytes.extend([tag::PICK, flags]);
         // Each worker reads the clock for itself, so time may seem to go backwards.
         let passed = pick.now.wrapping_sub(self.now) as i64;
@@ -169,9 +170,18 @@ impl Writer {
         let code = match answer {
             Answer::None => 0,
             Answer::Refused => 1,
-            Answer::Position(position) => 2 + u64::from(position),
+            Answer::Position(position) | Answer::Weighted { position, .. } => {
+                2 + u64::from(position)
+            }
         };
         varint(&mut self.bytes, code);
+        if let Answer::Weighted {
+            first_byte, rest, ..
+        } = answer
+        {
+            varint(&mut self.bytes, first_byte.into());
+            varint(&mut self.bytes, rest.into());
+        }
         let chosen = chosen.map_or(0, |position| 1 + u64::from(position));
         varint(&mut self.bytes, chosen);
         if self.awaited.len() == AWAITED {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::{AffinityPolicy, NoPeer, Shared, Upstream};
-use crate::balancer::{self, Choice, ChosenBy};
+use crate::balancer::{self, Choice, ChoiceDetails, ChosenBy, Observed};
 use crate::endpoint::{Endpoint, InFlight, OutcomeObserver};
 
 /// Longest time that a waiting request goes without looking for a free place again.
@@ -32,16 +32,15 @@ impl Upstream {
             tried,
             &[],
             may_trial,
-            |endpoint, trial, observer| {
-                InFlight::new(endpoint)
-                    .on_trial(trial)
-                    .observed_by(observer)
+            |endpoint, trial, details| {
+                let in_flight = InFlight::new(endpoint).on_trial(trial);
+                self.placed(in_flight, details, request.now)
             },
         )
     }
 
     /// Chooses an endpoint. It is not one of `full`, and one of `tried` only if no other is left.
-    /// `claim` is called with the endpoint, whether this is a trial, and the observer of the outcome.
+    /// `claim` is called with the endpoint, whether this is a trial, and what the balancer says.
     /// For a choice of the balancer, its lock is still held, so its next pick sees what `claim`
     /// counts.
     fn choose<T>(
@@ -50,7 +49,7 @@ impl Upstream {
         tried: &[u64],
         full: &[u64],
         may_trial: bool,
-        claim: impl Fn(Arc<Endpoint>, bool, Option<Arc<dyn OutcomeObserver>>) -> T,
+        claim: impl Fn(Arc<Endpoint>, bool, ChoiceDetails) -> T,
     ) -> Result<T, NoPeer> {
         let note = |by| {
             if let Some(note) = request.note {
@@ -70,7 +69,7 @@ impl Upstream {
             && let Some(endpoint) = self.trial(request.now, longest)
         {
             note(ChosenBy::Trial);
-            return Ok(claim(endpoint, true, None));
+            return Ok(claim(endpoint, true, ChoiceDetails::default()));
         }
         if let Some(id) = session
             && !tried.contains(&id)
@@ -78,20 +77,19 @@ impl Upstream {
             && let Some(endpoint) = self.shared.members.of_session(id)
         {
             note(ChosenBy::Session);
-            return Ok(claim(endpoint, false, None));
+            return Ok(claim(endpoint, false, ChoiceDetails::default()));
         }
         let passed = match full {
             [] => Cow::Borrowed(tried),
             full => [tried, full].concat().into(),
         };
-        let picked = self.balancer.place(request, &passed, |endpoint, placed| {
+        let picked = self.balancer.place(request, &passed, |endpoint, details| {
             // The request has failed at every endpoint of the table: failover targets come next.
             let again = full.is_empty() && tried.contains(&endpoint.id);
             if again {
                 Err(endpoint)
             } else {
-                let observer = placed.map(|placed| placed as Arc<dyn OutcomeObserver>);
-                Ok(claim(endpoint, false, observer))
+                Ok(claim(endpoint, false, details))
             }
         });
         match picked {
@@ -101,7 +99,8 @@ impl Upstream {
                 if failover.is_some() {
                     note(ChosenBy::Failover);
                 }
-                Ok(claim(failover.unwrap_or(again), false, None))
+                let endpoint = failover.unwrap_or(again);
+                Ok(claim(endpoint, false, ChoiceDetails::default()))
             }
             Choice::Refused => Err(NoPeer::Refused),
             Choice::Empty => {
@@ -109,9 +108,19 @@ impl Upstream {
                 let trial = recovery.and_then(|(_, longest)| self.trial(request.now, longest));
                 let trial = trial.ok_or_else(|| self.shared.members.reason())?;
                 note(ChosenBy::Trial);
-                Ok(claim(trial, true, None))
+                Ok(claim(trial, true, ChoiceDetails::default()))
             }
         }
+    }
+
+    /// Notes at a request in flight what the balancer says of it.
+    fn placed(&self, in_flight: InFlight, details: ChoiceDetails, now: u64) -> InFlight {
+        let observer = details.observer;
+        let observer = observer.map(|observer| observer as Arc<dyn OutcomeObserver>);
+        let is_timed = self.balancer.wants(Observed::Body);
+        in_flight
+            .observed_by(observer)
+            .weighing(details.cost, is_timed, now)
     }
 
     fn trial(&self, now: u64, longest: Duration) -> Option<Arc<Endpoint>> {
@@ -162,7 +171,7 @@ impl Upstream {
                     tried,
                     &full,
                     may_trial,
-                    |endpoint, trial, observer| {
+                    |endpoint, trial, details| {
                         let id = endpoint.id;
                         // Endpoints not yet tried are only full: wait for one of them rather than
                         // try one twice.
@@ -171,7 +180,10 @@ impl Upstream {
                         }
                         let limit = endpoint.max_requests(limits, shares);
                         match InFlight::within(endpoint, limit, places) {
-                            Ok(entered) => Ok(entered.on_trial(trial).observed_by(observer)),
+                            Ok(entered) => {
+                                let entered = entered.on_trial(trial);
+                                Ok(self.placed(entered, details, request.now))
+                            }
                             Err(endpoint) => Err(Some(endpoint)),
                         }
                     },

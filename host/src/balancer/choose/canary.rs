@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Balancer, By, Choice, Inner, PickRequest};
+use super::{Balancer, By, Choice, ChoiceDetails, Inner, PickRequest};
 use crate::balancer::canary::{Canary, Placed, Side};
 use crate::balancer::columns::Observed;
 use crate::balancer::limits::PickLimits;
@@ -124,14 +124,17 @@ impl Balancer {
         &self,
         request: PickRequest<'_>,
         tried: &[u64],
-        claim: impl FnOnce(Arc<Endpoint>, Option<Arc<Placed>>) -> T,
+        claim: impl FnOnce(Arc<Endpoint>, ChoiceDetails) -> T,
     ) -> Choice<T> {
         let other = self.canary.read().clone();
         let side = other
             .as_ref()
             .and_then(|other| Some((other, other.canary.side_of(&request)?)));
         let Some((other, side)) = side else {
-            return self.choose(request, tried, |endpoint, _| claim(endpoint, None));
+            return self.choose(request, tried, |endpoint, _, cost| {
+                let observer = None;
+                claim(endpoint, ChoiceDetails { observer, cost })
+            });
         };
         let canary = &other.canary;
         canary.note_pick(side);
@@ -139,10 +142,10 @@ impl Balancer {
             Side::Stable => self,
             Side::Canary => &other.balancer,
         };
-        let choice = balancer.choose(request, tried, |endpoint, by| {
+        let choice = balancer.choose(request, tried, |endpoint, by, cost| {
             // The outcome of the host's own choice counts for neither side.
-            let placed = (by == By::Plugin).then(|| Arc::clone(&other.placed[side as usize]));
-            claim(endpoint, placed)
+            let observer = (by == By::Plugin).then(|| Arc::clone(&other.placed[side as usize]));
+            claim(endpoint, ChoiceDetails { observer, cost })
         });
         if side == Side::Canary
             && let Some(note) = request.note

@@ -18,6 +18,7 @@ use crate::balancer::fault::Fault;
 use crate::balancer::limits::SHARE_PER_MILLE;
 use crate::balancer::tally::TIMED;
 use crate::clock::thread_cpu_time;
+use crate::endpoint::RequestCost;
 
 /// Size of the budget, in multiples of `pick_cost`: 10 ms with the usual 100 µs.
 const BURST: u32 = 100;
@@ -97,7 +98,7 @@ impl Inner {
         &mut self,
         balancer: &Balancer,
         request: PickRequest<'_>,
-    ) -> Result<Option<usize>, Unavailable> {
+    ) -> Result<Option<(usize, RequestCost)>, Unavailable> {
         let is_timed = self.counters.picks >= self.next_timed;
         if is_timed || self.budget.is_watched {
             return self.ask_watched(balancer, request, is_timed);
@@ -131,7 +132,7 @@ impl Inner {
         balancer: &Balancer,
         request: PickRequest<'_>,
         is_timed: bool,
-    ) -> Result<Option<usize>, Unavailable> {
+    ) -> Result<Option<(usize, RequestCost)>, Unavailable> {
         let is_watched = self.budget.is_watched;
         // A pick that makes its instance takes longer for that.
         let has_instance = matches!(self.slot, Slot::Running(_));

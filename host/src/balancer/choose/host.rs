@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Balancer, By, Choice, PickRequest};
 use crate::balancer::note::ChosenBy;
 use crate::clock::micros;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, RequestCost};
 
 impl Balancer {
     /// Whether the balancer is in quarantine, as far as that is known without the lock. While picks
@@ -36,7 +36,7 @@ impl Balancer {
         (count, cause): (&AtomicU64, &'static str),
         request: PickRequest<'_>,
         tried: &[u64],
-        claim: impl FnOnce(Arc<Endpoint>, By) -> T,
+        claim: impl FnOnce(Arc<Endpoint>, By, RequestCost) -> T,
     ) -> Choice<T> {
         let table = self.table.read();
         match fallback_pick(&table, request.entropy, tried) {
@@ -45,7 +45,8 @@ impl Balancer {
                 if let Some(note) = request.note {
                     note.set(ChosenBy::Host(cause), None);
                 }
-                Choice::Endpoint(claim(picked(&table[position]), By::Host))
+                let endpoint = picked(&table[position]);
+                Choice::Endpoint(claim(endpoint, By::Host, RequestCost::NONE))
             }
             None => Choice::Empty,
         }

@@ -57,7 +57,9 @@ impl Balancer {
             return Some(Choice::Empty);
         }
         match inner.ask(self, request) {
-            Ok(Some(position)) => Some(Choice::Endpoint(untried(&inner.table, position, tried))),
+            Ok(Some((position, _))) => {
+                Some(Choice::Endpoint(untried(&inner.table, position, tried)))
+            }
             Ok(None) => {
                 inner.counters.refused += 1;
                 Some(Choice::Refused)

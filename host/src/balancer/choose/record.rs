@@ -7,8 +7,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
 use super::{Balancer, Inner, PickRequest, Slot, Unavailable};
+use crate::balancer::rerun::answer_of;
 use crate::balancer::tape::Tape;
 use crate::clock;
+use crate::endpoint::RequestCost;
 use crate::trace::{Answer, Header};
 
 /// What is recorded, and where it goes.
@@ -116,14 +118,18 @@ impl Inner {
         &mut self,
         recorded: &AtomicBool,
         request: PickRequest<'_>,
-        answer: Result<Option<usize>, Unavailable>,
+        answer: Result<Option<(usize, RequestCost)>, Unavailable>,
         chosen: Option<usize>,
     ) {
         let Some(tape) = &mut self.tape else {
             return;
         };
+        let weighs = self.plugin.prepared.weighs();
         let answer = match answer {
-            Ok(Some(position)) => Answer::Position(u32::try_from(position).unwrap_or(u32::MAX)),
+            Ok(Some((position, cost))) => {
+                let position = u32::try_from(position).unwrap_or(u32::MAX);
+                answer_of(position, cost, weighs)
+            }
             Ok(None) => Answer::Refused,
             Err(Unavailable(_)) => Answer::None,
         };

@@ -49,7 +49,7 @@ fn a_canary_gets_its_share_and_outcomes_count_for_the_side_that_placed_the_reque
     let mut of_canary = 0;
     for entropy in 0..10_000 {
         let placed = balancer.place(request(entropy), &[], |endpoint, placed| {
-            (endpoint.id, placed.unwrap())
+            (endpoint.id, placed.observer.unwrap())
         });
         let Choice::Endpoint((id, placed)) = placed else {
             panic!("no endpoint");
@@ -77,7 +77,7 @@ fn a_canary_gets_its_share_and_outcomes_count_for_the_side_that_placed_the_reque
 
     balancer.set_canary(None);
     let none = balancer.place(request(0), &[], |endpoint, placed| {
-        (endpoint.id, placed.is_none())
+        (endpoint.id, placed.observer.is_none())
     });
     assert!(matches!(none, Choice::Endpoint((1, true))), "{none:?}");
 }
@@ -122,7 +122,7 @@ fn a_larger_share_drops_no_client_and_another_version_begins_with_others() {
                 affinity: Some(*affinity),
                 ..request(0)
             };
-            let placed = balancer.place(request, &[], |_, placed| placed.unwrap().side);
+            let placed = balancer.place(request, &[], |_, placed| placed.observer.unwrap().side);
             matches!(placed, Choice::Endpoint(Side::Canary))
         };
         (0..1000).filter(is_canarys).collect::<Vec<u64>>()
@@ -178,7 +178,7 @@ fn refusals_and_failed_requests_count_as_errors_of_the_canary() {
     begin(&engine, &balancer, &breaks);
     for number in 0..10 {
         assert_eq!(reason(&breaks), None);
-        let placed = balancer.place(request(number), &[], |_, placed| placed.unwrap());
+        let placed = balancer.place(request(number), &[], |_, placed| placed.observer.unwrap());
         let Choice::Endpoint(placed) = placed else {
             panic!("no endpoint");
         };

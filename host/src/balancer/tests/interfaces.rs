@@ -171,6 +171,61 @@ fn what_a_plugin_learns_about_endpoints_is_replayed() {
 }
 
 #[test]
+fn a_plugin_that_weighs_requests_reads_what_it_has_said() {
+    struct Costs(&'static str);
+    impl RequestFacts for Costs {
+        fn method(&self) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn path(&self) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn query(&self) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+            (name == "x-cost").then(|| self.0.into())
+        }
+        fn client(&self) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
+            None
+        }
+    }
+    let (_folder, engine) = shared_engine();
+    let (balancer, _) = heard(&engine, "weighs");
+    let place = |costs: &'static str| {
+        let facts = Costs(costs);
+        let request = PickRequest {
+            facts: Some(&facts),
+            ..request(0)
+        };
+        let placed = |endpoint, details: ChoiceDetails| {
+            InFlight::new(endpoint).weighing(details.cost, true, 0)
+        };
+        match balancer.place(request, &[], placed) {
+            Choice::Endpoint(in_flight) => in_flight,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut requests = ["5 5", "3 4", "6 0", "1 1"].map(place);
+    let ids = |requests: &[InFlight]| {
+        let ids = requests.iter().map(|request| request.endpoint().id);
+        ids.collect::<Vec<_>>()
+    };
+    // The third endpoint has the least work when the fourth request comes.
+    assert_eq!(ids(&requests), [1, 2, 3, 3]);
+    requests[0].note_body(|| 0);
+    requests[0].note_answered();
+    // 5, 7 and 8 are left.
+    let more = ["1 9", "0 0"].map(place);
+    assert_eq!(ids(&more), [1, 2]);
+    assert_eq!(balancer.counters().host_choices, 0);
+    assert!(balancer.wants(Observed::Body));
+}
+
+#[test]
 fn log_lines_of_a_plugin_can_be_read() {
     let (_folder, engine) = shared_engine();
     let (balancer, journal) = heard(&engine, "says");

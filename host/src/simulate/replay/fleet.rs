@@ -43,16 +43,16 @@ impl<'a> Fleet<'a> {
     }
 
     /// Ends the requests whose end has come by `now`.
-    pub(super) fn advance(&mut self, now: u64, mut learn: impl FnMut(&Sent)) {
+    pub(super) fn advance(&mut self, now: u64, mut learn: impl FnMut(&mut Sent)) {
         while let Some(Reverse((end, index))) = self.open.peek().copied() {
             self.sample(end.min(now));
             if end > now {
                 return;
             }
             self.open.pop();
-            if let Some(sent) = self.requests[index].take() {
+            if let Some(mut sent) = self.requests[index].take() {
                 self.working[sent.target] -= 1;
-                learn(&sent);
+                learn(&mut sent);
                 let how = match sent.came.status {
                     0 => End::Broken,
                     500.. => End::Error,
