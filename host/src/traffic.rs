@@ -333,7 +333,7 @@ impl Traffic {
     /// Notes a stream that has ended.
     pub(crate) fn note_stream(&self, sample: StreamSample) {
         let mut shard = self.shard().0.lock();
-        let window = shard.get_or_insert_default();
+        let window = shard.window.get_or_insert_default();
         let figures = window.streams.entry(sample.route).or_default();
         figures.add(sample.status >= 400, sample.took);
         let last = window.ended.last().map(|last| last.at);

@@ -20,7 +20,7 @@ use super::record::LogRecord;
 use super::request::Request;
 use super::request_trace::RequestTrace;
 use super::response::Response;
-use super::{Access, Policy};
+use super::{Access, DryRun, Policy};
 use crate::config::{Instrumentations, Tracing};
 use crate::dns::Resolver;
 use crate::entity::plugin::Plugin;
@@ -127,6 +127,10 @@ impl Policy for OpenTelemetry {
 
     fn traces(&self) -> bool {
         true
+    }
+
+    fn dry_run(&self) -> DryRun {
+        DryRun::Harmless
     }
 
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {

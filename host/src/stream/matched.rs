@@ -39,7 +39,7 @@ pub(super) fn find(
     if worker.access_log.is_some() {
         record.details.route_name = route.name.clone();
         let service = route.service.and_then(|id| snapshot.services.get(&id));
-        record.details.service_name = service.map(|service| service.name.as_str().into());
+        record.details.service_name = service.map(|service| Arc::clone(&service.name));
     }
     let stream = Stream {
         client: query.source,

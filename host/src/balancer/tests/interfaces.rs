@@ -113,7 +113,7 @@ fn a_plugin_learns_about_endpoints_only_when_it_gets_its_table() {
     assert_eq!(picks(&balancer, 2), [3, 3]);
     balancer.set_endpoints(labelled(&[Some("a")]));
     assert_eq!(picks(&balancer, 1), [1]);
-    assert_eq!(balancer.counters().host_choices, 0);
+    assert_eq!(balancer.counters().fallback_picks, 0);
     let (lines, _) = journal.read();
     let messages: Vec<&str> = lines.iter().map(|line| &*line.message).collect();
     let first = "- - h 127.0.0.1:1, b - h 127.0.0.1:2, a - h 127.0.0.1:3";
@@ -221,7 +221,7 @@ fn a_plugin_that_weighs_requests_reads_what_it_has_said() {
     // 5, 7 and 8 are left.
     let more = ["1 9", "0 0"].map(place);
     assert_eq!(ids(&more), [1, 2]);
-    assert_eq!(balancer.counters().host_choices, 0);
+    assert_eq!(balancer.counters().fallback_picks, 0);
     assert!(balancer.wants(Observed::Body));
 }
 

@@ -89,7 +89,7 @@ impl Described {
         };
         let mut query = TargetQuery::sent(self.target.query());
         let (mut upstream_path, mut upstream_host, mut added_body) = (None, None, None);
-        let mut correlation_id = None;
+        let (mut correlation_id, mut trace) = (None, None);
         let mut is_answered = false;
         let mut judged = Vec::new();
         for step in chain.steps() {
@@ -118,6 +118,7 @@ impl Described {
                 identities: &policies.identities,
                 id: "00000000000000000000000000000000",
                 correlation_id: &mut correlation_id,
+                trace: &mut trace,
                 started: Instant::now(),
                 kept: None,
             };
