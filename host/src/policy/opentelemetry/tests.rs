@@ -1,5 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -245,10 +247,12 @@ proptest! {
     fn a_request_goes_on_with_a_valid_context_whatever_it_has_come_with(
         values in proptest::collection::vec("[-0-9a-f:;=/,]{0,56}", 5),
     ) {
-        let policy = policy(json!({ "header_type": "w3c" }), Instrumentations::ALL);
+        // Each has a thread of the logs.
+        static POLICY: LazyLock<OpenTelemetry> =
+            LazyLock::new(|| policy(json!({ "header_type": "w3c" }), Instrumentations::ALL));
         let names = ["traceparent", "b3", "uber-trace-id", "x-amzn-trace-id", "x-datadog-trace-id"];
         let sent: Vec<_> = names.into_iter().zip(values.iter().map(String::as_str)).collect();
-        let (headers, trace) = propagated(&policy, &sent);
+        let (headers, trace) = propagated(&POLICY, &sent);
         let read = Context::extract(&headers, &[crate::trace_context::Format::W3c]).unwrap();
         prop_assert_eq!(read.trace_id.unwrap().bytes(), trace.id.bytes());
         prop_assert_eq!(read.span_id, Some(trace.last_try_span));
