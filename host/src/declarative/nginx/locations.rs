@@ -1,6 +1,8 @@
 //! What nginx does with the requests of a location: it passes them on, or answers them. What is not
 //! known here is answered by the gateway.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 
 use super::access::{Access, access};
@@ -75,15 +77,19 @@ impl Converting<'_> {
             .iter()
             .any(|location| location.place.is_prefix() && location.place.text == "/");
         let (mut has_open, mut has_closed) = (false, false);
+        let mut compared = BTreeSet::from(['/']);
         for location in &locations {
             match self.location(server, location, &locations) {
-                true => has_closed = true,
+                true => {
+                    has_closed = true;
+                    compared.extend(location.place.reserved());
+                }
                 false => has_open = true,
             }
         }
         refuses |= has_closed;
         if has_open && has_closed {
-            self.close_escaped_slashes(server);
+            self.close_escaped(server, &compared);
         }
         // The routes of other servers are not for these hosts.
         if !has_all && server.hosts.iter().any(|host| !host.is_empty()) {

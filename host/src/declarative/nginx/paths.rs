@@ -78,6 +78,46 @@ impl LocationMatch {
         )
     }
 
+    /// The characters other than slashes that it names, and that may be escaped in the normal form of
+    /// a request's path, where nginx compares them as if they were not. What a regular expression
+    /// matches without naming it, as `.` does, is not among them.
+    pub(super) fn reserved(&self) -> Vec<char> {
+        let is_pattern = matches!(self.comparison, Comparison::Pattern { .. });
+        let (mut found, mut in_class) = (Vec::new(), false);
+        let mut letters = self.text.chars().peekable();
+        while let Some(letter) = letters.next() {
+            let is_named = match letter {
+                _ if !is_pattern => true,
+                '\\' => {
+                    found.extend(letters.next().filter(|named| RESERVED.contains(*named)));
+                    false
+                }
+                '[' if !in_class => {
+                    in_class = true;
+                    letters.next_if_eq(&'^');
+                    // As the first one of a class, it is one of its characters.
+                    found.extend(letters.next_if_eq(&']'));
+                    false
+                }
+                ']' if in_class => {
+                    in_class = false;
+                    false
+                }
+                '(' if !in_class && letters.next_if_eq(&'?').is_some() => {
+                    let is_flag = |next: &char| next.is_alphanumeric() || "<_P".contains(*next);
+                    while letters.next_if(is_flag).is_some() {}
+                    letters.next_if(|next| ":=!>)".contains(*next));
+                    false
+                }
+                letter => in_class || !"()*+$[]".contains(letter),
+            };
+            if is_named && RESERVED.contains(letter) {
+                found.push(letter);
+            }
+        }
+        found
+    }
+
     /// The paths for it, of which `number` counts the locations of the server. With a `rank`, all are
     /// regular expressions, and those of a higher rank come first.
     pub(super) fn paths(&self, number: usize, rank: Option<usize>) -> Paths {
@@ -118,6 +158,9 @@ impl Paths {
         self.priority = Some(self.priority.unwrap_or(0).max(priority));
     }
 }
+
+/// The reserved characters of RFC 3986 that a path may have as they are, without the slash.
+const RESERVED: &str = ":[]@!$&'()*+,;=";
 
 /// A text that nginx compares with decoded paths, as it is in the normal form of a request's path.
 fn as_sent(text: &str) -> String {
@@ -279,6 +322,29 @@ mod tests {
             assert_eq!(matches(text, path), is_match, "{text} {path}");
         }
         assert_eq!(pattern("^/v[0-9]+", false), ("~/v[0-9]+".into(), false));
+    }
+
+    #[test]
+    fn the_reserved_characters_of_a_location_are_those_that_it_names() {
+        let of = |comparison, text: &str| {
+            let text = text.to_owned();
+            LocationMatch { comparison, text }
+                .reserved()
+                .into_iter()
+                .collect::<String>()
+        };
+        assert_eq!(of(Comparison::Prefix, "/a:b/(c)"), ":()");
+        let pattern = |text| {
+            of(
+                Comparison::Pattern {
+                    ignores_case: false,
+                },
+                text,
+            )
+        };
+        assert_eq!(pattern(r"^/a:b(c|d)+$"), ":");
+        assert_eq!(pattern(r"\.(php|ini)$"), "");
+        assert_eq!(pattern(r"/(?!x)(?:y)(?<name>z)\$[]=]*@"), "$]=@");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What becomes of locations: routes for all hosts of a server, with a service where they pass requests
 //! on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -64,15 +64,27 @@ impl Converting<'_> {
         }
     }
 
-    /// Answers requests whose path has an escaped slash. nginx would compare the slash with its
-    /// locations, some of which refuse requests; the gateway does not.
-    pub(super) fn close_escaped_slashes(&mut self, server: &Server<'_>) {
-        let why =
-            "nginx compares an escaped slash as a slash: paths with %2F are answered with 503";
-        self.left.add(server.directive, why);
+    /// Answers requests whose path has one of these characters escaped. nginx would compare the
+    /// character with its locations, some of which refuse requests; the gateway does not.
+    pub(super) fn close_escaped(&mut self, server: &Server<'_>, characters: &BTreeSet<char>) {
+        let mut paths = Vec::new();
+        for character in characters {
+            let code = format!("%{:02X}", u32::from(*character));
+            let why = format!(
+                "nginx compares {code} as {character}: paths with {code} are answered with 503"
+            );
+            self.left.add(server.directive, &why);
+            // Only the second digit may be a letter.
+            let (first, last) = code.split_at(2);
+            let last = match last.to_ascii_lowercase() {
+                lower if lower != last => format!("[{last}{lower}]"),
+                digit => digit,
+            };
+            paths.push(format!("~/{{0}}(?s:.*){first}{last}"));
+        }
         for (hosts, rank) in self.groups(server) {
             let paths = Paths {
-                paths: vec!["~/{0}(?s:.*)%2[Ff]".into()],
+                paths: paths.clone(),
                 priority: Some(before_all(rank)),
                 is_wider: false,
             };

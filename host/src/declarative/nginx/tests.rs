@@ -63,6 +63,21 @@ fn an_escaped_slash_leads_past_no_location_that_refuses() {
 }
 
 #[test]
+fn an_escaped_character_leads_past_no_location_that_names_it() {
+    let (document, left) = convert_nginx(
+        "server { location / { proxy_pass http://c; } location /a:b { deny all; }
+            location /c@d { proxy_pass http://c; } }",
+    )
+    .unwrap();
+    assert!(document.contains("~/{0}(?s:.*)%3[Aa]"), "{document}");
+    assert!(!document.contains("%40"), "{document}");
+    assert!(
+        left.iter().any(|told| told.contains("%3A as :")),
+        "{left:?}"
+    );
+}
+
+#[test]
 fn upstreams_and_servers_become_entities_and_the_rest_is_listed() {
     let (value, left) = converted(
         "user nobody;
