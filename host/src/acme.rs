@@ -1,11 +1,11 @@
 //! Certificates from an authority that speaks ACME (RFC 8555), for the names that the plugin `acme`
 //! lists. Described in `docs/acme.md`.
 //!
-//! A task of the control plane follows the store. For each name it requests a certificate when there
-//! is none, and again in time before it ends; a name that fails is tried again later, and delays no
-//! other. A certificate is a row of `certificates` with a tag, and its name a row of `snis`, so it
-//! takes effect as if an operator had stored it. What the authority asks for to verify a name is in
-//! `challenges.rs`, where the workers find it.
+//! A task of the control plane follows the store. For each name it requests a certificate when
+//! there is none, and again in time before it ends; a name that fails is tried again later, and
+//! delays no other. A certificate is a row of `certificates` with a tag, and its name a row of
+//! `snis`, so it takes effect as if an operator had stored it. What the authority asks for to
+//! verify a name is in `challenges.rs`, where the workers find it.
 
 mod account;
 mod challenges;

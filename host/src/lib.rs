@@ -1,10 +1,10 @@
 //! Pointsman, an API gateway in which every load-balancing decision is made by a WebAssembly
 //! component. `ARCHITECTURE.md` at the top of the repository has the map.
 //!
-//! Two planes share a process. The control plane ([`admin`], [`store`], [`snapshot`]) runs on a small
-//! runtime of its own: it accepts changes, stores them, and compiles them into the snapshots that
-//! the data plane reads. The data plane ([`proxy`], [`stream`], [`upstream`], [`balancer`]) has a
-//! thread for each core. It answers requests, and never waits for the control plane.
+//! Two planes share a process. The control plane ([`admin`], [`store`], [`snapshot`]) runs on a
+//! small runtime of its own: it accepts changes, stores them, and compiles them into the snapshots
+//! that the data plane reads. The data plane ([`proxy`], [`stream`], [`upstream`], [`balancer`])
+//! has a thread for each core. It answers requests, and never waits for the control plane.
 
 pub mod access_log;
 mod acme;

@@ -78,9 +78,9 @@ impl LocationMatch {
         )
     }
 
-    /// The characters other than slashes that it names, and that may be escaped in the normal form of
-    /// a request's path, where nginx compares them as if they were not. What a regular expression
-    /// matches without naming it, as `.` does, is not among them.
+    /// The characters other than slashes that it names, and that may be escaped in the normal form
+    /// of a request's path, where nginx compares them as if they were not. What a regular
+    /// expression matches without naming it, as `.` does, is not among them.
     pub(super) fn reserved(&self) -> Vec<char> {
         let is_pattern = matches!(self.comparison, Comparison::Pattern { .. });
         let (mut found, mut in_class) = (Vec::new(), false);
