@@ -1,5 +1,6 @@
 //! Starts the parts of the gateway and shuts them down.
 
+mod access_logs;
 mod declarative;
 mod listeners;
 mod program;
@@ -18,7 +19,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::access_log::{AccessLog, StreamLog};
 use crate::acme::Acme;
 use crate::admin::{self, Admin, Importer, Loaded};
 use crate::allocator::ReturnAtOnce;
@@ -37,6 +37,7 @@ use crate::snapshot::{Compiler, Published, UpstreamResources};
 use crate::store::{self, Store};
 use crate::stream;
 use crate::upstream::{self, Memory, Names, SessionKey};
+use access_logs::AccessLogs;
 use listeners::AllListeners;
 use program::Program;
 use reload::Reload;
@@ -133,18 +134,7 @@ async fn serve(
     })?;
     let shipped = admin::install_shipped(&store, &engine).await?;
 
-    let access_log = AccessLog::start(
-        &config.access_log,
-        &config.policies.syslog_socket,
-        &config.dns,
-    );
-    let access_log = access_log.map_err(anyhow::Error::msg)?;
-    let stream_log = StreamLog::start(
-        &config.stream_access_log,
-        &config.policies.syslog_socket,
-        &config.dns,
-    );
-    let stream_log = stream_log.map_err(anyhow::Error::msg)?;
+    let access_logs = AccessLogs::start(&config)?;
     let published = Arc::new(Published::new(config.proxy.route_regex_memory));
     let loaded = Arc::new(Loaded::open(&config.data_dir));
     let importer = Importer {
@@ -217,10 +207,10 @@ async fn serve(
         status: status_listeners,
         stream,
     } = listeners;
-    let log = access_log.as_ref();
+    let log = access_logs.requests.as_ref();
     let mut workers = Workers::start(proxy, &published, &config.proxy, &limits, tls.proxy, log)
         .context("cannot start the workers of the proxy")?;
-    let log = stream_log.as_ref();
+    let log = access_logs.streams.as_ref();
     let streams =
         stream::Workers::start(stream, &published, &config.proxy, &limits, tls.stream, log)
             .context("cannot start the workers of streams")?;
@@ -295,8 +285,8 @@ async fn serve(
         listening: Arc::clone(&listening),
         left_over: Arc::default(),
         resources: Arc::clone(&resources),
-        access_log: access_log.clone(),
-        stream_log: stream_log.clone(),
+        access_log: access_logs.requests.clone(),
+        stream_log: access_logs.streams.clone(),
         headerless,
         tls: tls.figures,
         streams: Arc::clone(&streams.figures),
@@ -336,7 +326,7 @@ async fn serve(
             asked = signals.next() => match asked {
                 Asked::End(signal) => break signal,
                 Asked::Reload => reload_asked.notify_one(),
-                Asked::Reopen => reopen(access_log.as_deref(), stream_log.as_deref()),
+                Asked::Reopen => access_logs.reopen(),
                 Asked::Replace => program.start_successor(),
             },
             Ok(pid) = &mut successor => {
@@ -394,20 +384,7 @@ async fn serve(
     if !logged {
         tracing::warn!("records of requests still waited to be logged");
     }
-    if let Some(log) = access_log {
-        let patience = left.clamp(LEAST_FOR_LINES, MOST_FOR_LINES);
-        let written = tokio::task::spawn_blocking(move || log.shut_down(patience)).await;
-        if !written.unwrap_or(false) {
-            tracing::warn!("lines of the access log still waited to be written");
-        }
-    }
-    if let Some(log) = stream_log {
-        let patience = left.clamp(LEAST_FOR_LINES, MOST_FOR_LINES);
-        let written = tokio::task::spawn_blocking(move || log.shut_down(patience)).await;
-        if !written.unwrap_or(false) {
-            tracing::warn!("lines of the access log of streams still waited to be written");
-        }
-    }
+    access_logs.shut_down(left).await;
     work.abort_all();
     if is_replaced || shared.are_lent() {
         socket_files.into_iter().for_each(SocketFile::leave);
@@ -420,25 +397,6 @@ async fn serve(
         tracing::warn!("requests were still in flight after {draining:?}");
     }
     Ok(())
-}
-
-/// How long the last lines of the access log may take at a shutdown, at least and at most.
-const LEAST_FOR_LINES: Duration = Duration::from_secs(1);
-const MOST_FOR_LINES: Duration = Duration::from_secs(5);
-
-/// Opens the access logs again, if there are any.
-fn reopen(access_log: Option<&AccessLog>, stream_log: Option<&StreamLog>) {
-    if let Some(log) = access_log {
-        log.reopen();
-        tracing::info!("SIGUSR1: the access log is opened again");
-    }
-    if let Some(log) = stream_log {
-        log.reopen();
-        tracing::info!("SIGUSR1: the access log of streams is opened again");
-    }
-    if access_log.is_none() && stream_log.is_none() {
-        tracing::info!("SIGUSR1: nothing to reopen: the log is standard error");
-    }
 }
 
 /// Waits for a process that takes over. Without a socket for it, none can.
