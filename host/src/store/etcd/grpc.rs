@@ -107,7 +107,10 @@ impl Connection {
             .initial_connection_window_size(WINDOW)
             .keep_alive_interval(PING[0])
             .keep_alive_timeout(PING[1])
-            .keep_alive_while_idle(true)
+            // etcd closes connections that are pinged while they have no request
+            // (`ENHANCE_YOUR_CALM`, `too_many_pings`). One that is lost meanwhile is found by the
+            // next request.
+            .keep_alive_while_idle(false)
             .handshake(TokioIo::new(stream))
             .await;
         let (sender, connection) = started.map_err(|error| words(&error))?;
