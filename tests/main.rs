@@ -42,6 +42,7 @@ mod cluster_access;
 mod cluster_failures;
 mod cluster_history;
 mod cluster_judged;
+mod cluster_probes;
 mod cluster_rollout;
 mod command_line;
 mod component_bounds;

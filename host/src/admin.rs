@@ -55,6 +55,7 @@ mod schemas;
 mod serve;
 mod settings;
 mod shadow;
+mod shared_probes;
 mod simulate;
 mod status;
 mod tags;

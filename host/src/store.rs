@@ -343,6 +343,15 @@ pub struct NodeFigures {
     pub times: Vec<(u16, u64)>,
 }
 
+/// What probes have found out about an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The upstream.
+    pub upstream: Uuid,
+    /// The ids of its endpoints that are unhealthy; none if the upstream is gone.
+    pub unhealthy: Option<Vec<u64>>,
+}
+
 /// The gateways that share a store.
 pub trait Nodes: Send + Sync {
     /// Tells the others of this gateway, for as long as the future is polled.
@@ -367,6 +376,27 @@ pub trait Nodes: Send + Sync {
     /// # Errors
     /// As above.
     fn claim<'a>(&'a self, task: &'a str, id: Uuid) -> BoxFuture<'a, Result<bool, String>>;
+
+    /// Tells the other gateways of a channel what probes have found out.
+    ///
+    /// # Errors
+    /// The store cannot be written: why, as the end of a sentence.
+    fn publish<'a>(
+        &'a self,
+        channel: &'a str,
+        findings: Vec<Finding>,
+    ) -> BoxFuture<'a, Result<(), String>>;
+
+    /// What was published in a channel since the number that the last call returned; all of it with
+    /// 0.
+    ///
+    /// # Errors
+    /// As in [`Nodes::list`].
+    fn findings<'a>(
+        &'a self,
+        channel: &'a str,
+        since: u64,
+    ) -> BoxFuture<'a, Result<(u64, Vec<Finding>), String>>;
 
     /// Tells the others that this gateway ends.
     fn leave(&self) -> BoxFuture<'_, ()>;

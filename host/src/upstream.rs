@@ -176,6 +176,28 @@ impl Upstream {
         self.shared.outliers.sync();
     }
 
+    /// Whether one gateway probes for all of its channel.
+    pub fn shares_probes(&self) -> bool {
+        self.policy.extension.share_probes && self.policy.active.is_some()
+    }
+
+    /// Has another gateway probe for this one, or ends that. Addresses that requests have found
+    /// unhealthy here are probed here in any case.
+    pub fn set_probed_elsewhere(&self, elsewhere: bool) {
+        self.shared.probes.set_elsewhere(elsewhere);
+    }
+
+    /// The ids of the endpoints that probes have found unhealthy, in ascending order.
+    pub fn found_unhealthy(&self) -> Vec<u64> {
+        self.shared.members.found_unhealthy()
+    }
+
+    /// Applies what probes of another gateway have found: the endpoints of these ids are unhealthy,
+    /// and the others are not, unless requests or operators say so here.
+    pub fn apply_findings(&self, unhealthy: &[u64]) {
+        self.shared.members.apply_findings(unhealthy);
+    }
+
     /// Schedules trials of the addresses that became unavailable before the policy asked for
     /// trials.
     fn await_trials(&self) {

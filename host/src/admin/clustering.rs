@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use super::error::Error;
-use super::{Admin, ApiEndpoint, rollout};
+use super::{Admin, ApiEndpoint, rollout, shared_probes};
 use crate::config::ListenAddress;
 use crate::entity::rollout::CANARY;
 use crate::node;
@@ -125,7 +125,14 @@ pub async fn announce(admin: Admin) {
     };
     let judging = rollout::judge(&admin, &*nodes, &sender);
     let looking = look_for_peers(&*nodes);
-    tokio::join!(nodes.announce(receiver), following, judging, looking);
+    let probing = shared_probes::share_probes(&admin, &*nodes);
+    tokio::join!(
+        nodes.announce(receiver),
+        following,
+        judging,
+        looking,
+        probing
+    );
 }
 
 /// Finds out which gateways are alive, while a part of this one needs to know. If the store is away,

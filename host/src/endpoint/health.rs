@@ -181,10 +181,15 @@ impl Health {
         self.inner.lock().taken_out_by
     }
 
+    /// Whether it is out, and this source took it out.
+    pub(crate) fn is_out_by(&self, source: Source) -> bool {
+        !self.is_available() && self.taken_out_by() == Some(source)
+    }
+
     /// Whether requests may bring it back, by a trial. An address that operators or probes have
     /// taken out gets no trial: it is for them to bring back.
     pub(crate) fn awaits_trial(&self) -> bool {
-        !self.is_available() && self.taken_out_by() == Some(Source::Passive)
+        self.is_out_by(Source::Passive)
     }
 
     /// The state after the last report, in words for the log.

@@ -169,6 +169,7 @@ const EXTENSION: &[Field] = &[
         ],
     ),
     Field::boolean("share_weight").default(Preset::Boolean(false)),
+    Field::boolean("share_probes").default(Preset::Boolean(false)),
     percent("panic_threshold", 0),
     seconds("drain_timeout", 0),
     Field::string("proxy_protocol").check(&[Check::OneOf(&["v1", "v2"])]),

@@ -9,6 +9,7 @@
 //! | `parts/COMMIT/N` | the rows of a commit that is larger than a transaction may be |
 //! | `blobs/DIGEST/N`, `blobs/DIGEST/size` | a blob in chunks, and how many bytes it has |
 //! | `nodes/ID` | a gateway, under a lease |
+//! | `health/CHANNEL/ID` | the unhealthy endpoints of an upstream whose probes are shared |
 //! | `tasks/TASK` | the gateway that does a task for all, under its lease |
 //! | `probe` | nothing: written to find out whether etcd can be written, after it has refused a commit |
 //!

@@ -284,6 +284,44 @@ impl Members {
         found
     }
 
+    /// The addresses that probes have found unhealthy, in ascending order.
+    pub(super) fn found_unhealthy(&self) -> Vec<u64> {
+        let inner = self.inner.lock();
+        let found = inner.members.iter();
+        let found = found.filter(|member| member.live.health.is_out_by(Source::Active));
+        let mut ids: Vec<u64> = found.map(|member| member.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Applies what another gateway has found.
+    pub(super) fn apply_findings(&self, unhealthy: &[u64]) {
+        let mut inner = self.inner.lock();
+        let mut changed = false;
+        for member in &inner.members {
+            let health = &member.live.health;
+            let (found, known) = (unhealthy.contains(&member.id), health.is_available());
+            let available = match (found, known) {
+                (true, true) => false,
+                (false, false) if health.is_out_by(Source::Active) => true,
+                _ => continue,
+            };
+            health.set(available, Source::Active);
+            changed = true;
+            let verdict = match available {
+                true => "healthy",
+                false => "unhealthy",
+            };
+            tracing::warn!(
+                upstream = &*inner.name, address = %member.address,
+                "active check of another gateway: target marked {verdict}"
+            );
+        }
+        if changed {
+            self.choose(&mut inner);
+        }
+    }
+
     /// The member of this id as an endpoint, whether it may be chosen or not.
     pub(super) fn endpoint(&self, id: u64) -> Option<Arc<Endpoint>> {
         let inner = self.inner.lock();

@@ -7,6 +7,7 @@ mod grpc;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -57,6 +58,8 @@ pub(super) struct Probes {
     members: Weak<Members>,
     runtime: Handle,
     running: Mutex<Running>,
+    /// Whether another gateway probes for this one, if the policy allows that.
+    elsewhere: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -86,11 +89,21 @@ impl Probes {
                 tasks: HashMap::new(),
                 permits: Arc::new(Semaphore::new(1)),
             }),
+            elsewhere: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes whether another gateway probes for this one.
+    pub(super) fn set_elsewhere(&self, elsewhere: bool) {
+        let before = self.elsewhere.swap(elsewhere, Ordering::Relaxed);
+        // What requests find out here changes which addresses are probed in spite of that.
+        if elsewhere || before {
+            self.sync();
         }
     }
 
     /// Starts and ends probes, so that each address with a weight has one if the policy asks for
-    /// it.
+    /// it, and if no other gateway does it.
     pub(super) fn sync(&self) {
         let Some(members) = self.members.upgrade() else {
             return;
@@ -109,10 +122,13 @@ impl Probes {
         let Some(active) = running.active.clone() else {
             return;
         };
+        let elsewhere = policy.extension.share_probes && self.elsewhere.load(Ordering::Relaxed);
         let wanted: HashMap<u64, Member> = members
             .each(Member::clone)
             .into_iter()
             .filter(|member| member.weight > 0)
+            // Only this gateway knows of what its requests have found out.
+            .filter(|member| !elsewhere || member.live.health.awaits_trial())
             .map(|member| (member.id, member))
             .collect();
         running.tasks.retain(|id, task| {

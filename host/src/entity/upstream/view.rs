@@ -130,6 +130,8 @@ pub struct Extension {
     /// Whether a target's weight is divided among the addresses of its name. In Kong each address
     /// gets all of it.
     pub share_weight: bool,
+    /// Whether one of the gateways that share the configuration probes for all of its channel.
+    pub share_probes: bool,
     /// Below this percentage of available addresses all of them are used; with 0 never.
     pub panic_threshold: f64,
     /// Seconds that requests in flight may go on at an address that was deleted or is unhealthy;

@@ -62,6 +62,22 @@ impl Keys {
         Uuid::parse_str(key.strip_prefix(&*self.nodes())?).ok()
     }
 
+    /// What the keys of the findings of probes in a channel begin with.
+    pub(super) fn findings(&self, channel: &str) -> String {
+        format!("{}health/{channel}/", self.prefix)
+    }
+
+    /// The key of the findings about an upstream.
+    pub(super) fn finding(&self, channel: &str, upstream: Uuid) -> String {
+        format!("{}{upstream}", self.findings(channel))
+    }
+
+    /// The upstream whose findings a key has.
+    pub(super) fn found_upstream(&self, channel: &str, key: &[u8]) -> Option<Uuid> {
+        let key = std::str::from_utf8(key).ok()?;
+        Uuid::parse_str(key.strip_prefix(&*self.findings(channel))?).ok()
+    }
+
     /// The key of a task that one gateway does for all.
     pub(super) fn task(&self, task: &str) -> String {
         format!("{}tasks/{task}", self.prefix)

@@ -88,6 +88,12 @@ impl Range<'_> {
     }
 }
 
+/// Reads the keys of a range that were changed at this revision or later.
+pub(super) fn changed_since(keys: &KeyRange, revision: EtcdRevision) -> Message {
+    let message = keys.write(Message::default());
+    message.number(10, revision.unsigned_abs())
+}
+
 pub(super) fn put(key: &str, value: &[u8]) -> Message {
     Message::default().bytes(1, key.as_bytes()).bytes(2, value)
 }

@@ -13,13 +13,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use uuid::Uuid;
 
 use super::super::journal::OpenError;
-use super::super::{Node, Nodes};
+use super::super::{Finding, Node, Nodes};
 use super::client::{Client, malformed};
 use super::format::{Keys, json};
 use super::grpc::CallError;
 use super::messages::{
-    Compare, KeyRange, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, PUT, Step, TXN,
-    TransactionResponse, granted, keep_alive, lease, put_under, revoke, time_left, transaction,
+    Compare, KeyRange, KeyValue, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, PUT, RANGE,
+    RangeResponse, Step, TXN, TransactionResponse, changed_since, granted, keep_alive, lease,
+    put_under, revoke, time_left, transaction,
 };
 use super::remote::Remote;
 use super::seal::Keyring;
@@ -38,6 +39,9 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// Shortest time between two writes of the same gateway.
 const SHORTEST: Duration = Duration::from_millis(100);
+
+/// Most findings of a transaction. Source: etcd, `--max-txn-ops`, which is 128 unless set.
+const FINDINGS: usize = 120;
 
 /// Longest time for the list to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -112,6 +116,45 @@ impl EtcdNodes {
 }
 
 impl EtcdNodes {
+    /// Findings are keys without a lease: what a gateway has found holds until another one has found
+    /// something else.
+    async fn try_publish(&self, channel: &str, findings: Vec<Finding>) -> Result<(), CallError> {
+        for some in findings.chunks(FINDINGS) {
+            let steps = some.iter().map(|finding| {
+                let key = self.remote.keys.finding(channel, finding.upstream);
+                match &finding.unhealthy {
+                    Some(unhealthy) => Step::Put(key, json(unhealthy)),
+                    None => Step::Delete(KeyRange::key(&key)),
+                }
+            });
+            let steps: Vec<Step> = steps.collect();
+            let unread = KeyRange::key(&self.remote.keys.probe());
+            let message = transaction(&[], &steps, &unread);
+            self.remote.client.call(TXN, message.as_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    async fn try_read_findings(
+        &self,
+        channel: &str,
+        since: u64,
+    ) -> Result<(u64, Vec<Finding>), CallError> {
+        let keys = KeyRange::prefix(&self.remote.keys.findings(channel));
+        let message = changed_since(&keys, since.cast_signed());
+        let deadline = Instant::now() + PATIENCE;
+        let answer = self.remote.client.read(RANGE, &message, deadline).await?;
+        let answer = RangeResponse::read(&answer).map_err(malformed)?;
+        let read = |entry: &KeyValue| {
+            Some(Finding {
+                upstream: self.remote.keys.found_upstream(channel, &entry.key)?,
+                unhealthy: Some(serde_json::from_slice(&entry.value).ok()?),
+            })
+        };
+        let findings = answer.entries.iter().filter_map(read).collect();
+        Ok((answer.revision.unsigned_abs() + 1, findings))
+    }
+
     /// The key of a task is under the lease of the gateway that has it. It is read first, because
     /// etcd writes every transaction that may change something to its disks.
     async fn try_claim(&self, task: &str, id: Uuid) -> Result<bool, CallError> {
@@ -181,6 +224,24 @@ impl Nodes for EtcdNodes {
         let claiming = self.try_claim(task, id);
         let told = |error| format!("etcd cannot give a task: {error}");
         async move { claiming.await.map_err(told) }.boxed()
+    }
+
+    fn publish<'a>(
+        &'a self,
+        channel: &'a str,
+        findings: Vec<Finding>,
+    ) -> BoxFuture<'a, Result<(), String>> {
+        let publishing = self.try_publish(channel, findings);
+        async move { publishing.await.map_err(|error| error.to_string()) }.boxed()
+    }
+
+    fn findings<'a>(
+        &'a self,
+        channel: &'a str,
+        since: u64,
+    ) -> BoxFuture<'a, Result<(u64, Vec<Finding>), String>> {
+        let reading = self.try_read_findings(channel, since);
+        async move { reading.await.map_err(|error| error.to_string()) }.boxed()
     }
 
     /// Ends the lease, and with it the key; not that of a process that has taken over from this one,
