@@ -113,6 +113,7 @@ mod rate_limiting_redis;
 mod rate_limiting_shares;
 mod record;
 mod recovery;
+mod refusals;
 mod reload;
 mod response_headers;
 mod response_ratelimiting;

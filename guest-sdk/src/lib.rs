@@ -56,6 +56,7 @@
 //!   label.
 //! - [`Balancer::pick_weighted`]: picks that say what a request weighs, for balancers that count work
 //!   and not requests.
+//! - [`refuse`]: the status and `Retry-After` with which a request is refused.
 //! - [`log`]: log lines for operators, with [`info!`] and similar macros.
 //! - [`Balancer::save`] and [`Balancer::restore`]: a balancer keeps what it has learnt through an
 //!   upgrade.
@@ -65,11 +66,13 @@ mod endpoints;
 pub mod facts;
 pub mod log;
 mod part;
+mod refusal;
 mod weighted;
 mod zones;
 
 pub use draw::{Entropy, Lottery, mix};
 pub use endpoints::{Column, Endpoints};
+pub use refusal::{last_refusal, refuse};
 pub use weighted::Weighted;
 pub use zones::Zones;
 
@@ -107,7 +110,8 @@ pub trait Balancer: Default {
     /// used in it; the columns of [`COLUMNS`](Self::COLUMNS) are available only in a pick.
     fn endpoints_changed(&mut self, _endpoints: &Endpoints) {}
 
-    /// Returns a position in `endpoints`, or `None` to refuse the request: the client gets a 503.
+    /// Returns a position in `endpoints`, or `None` to refuse the request: the client gets a 503,
+    /// or what [`refuse`] says.
     /// The gateway does not call this while the table is empty.
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize>;
 

@@ -163,6 +163,13 @@ pub enum Answer {
     None,
     /// The balancer refused the request.
     Refused,
+    /// The same, and it said how.
+    RefusedWith {
+        /// Status of the response.
+        status: u16,
+        /// Seconds after which the client may try again.
+        retry_after: Option<u32>,
+    },
     /// A position.
     Position(u32),
     /// A position, with what the request weighs.
@@ -181,6 +188,14 @@ impl std::fmt::Display for Answer {
         match self {
             Self::None => f.write_str("a fallback pick"),
             Self::Refused => f.write_str("refused"),
+            Self::RefusedWith {
+                status,
+                retry_after: None,
+            } => write!(f, "refused with {status}"),
+            Self::RefusedWith {
+                status,
+                retry_after: Some(seconds),
+            } => write!(f, "refused with {status} for {seconds} s"),
             Self::Position(position) => write!(f, "position {position}"),
             Self::Weighted {
                 position,

@@ -26,7 +26,7 @@ use uuid::Uuid;
 pub use affinity::{AffinityPolicy, Cookie, Key};
 pub(crate) use attempt::Try;
 pub use budget::RetryPermit;
-pub use members::{AddressReport, NoPeer, Target, Weights};
+pub use members::{AddressReport, NoPeer, Target, Unplaced, Weights};
 pub use memory::Memory;
 pub use policy::Policy;
 pub use resolve::Names;

@@ -128,7 +128,12 @@ async fn explain(
                 }),
                 None => json!({}),
             },
-            Said::Refused => json!({ "refused": true }),
+            Said::Refused(None) => json!({ "refused": true }),
+            Said::Refused(Some(refusal)) => json!({
+                "refused": true,
+                "status": refusal.status,
+                "retry_after": refusal.retry_after,
+            }),
             Said::Failed(fault) => json!({ "fault": fault }),
             Said::NoEndpoint => json!({ "reason": upstream.reason().code() }),
         };

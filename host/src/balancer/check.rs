@@ -19,14 +19,17 @@ const FACTS: &str = "pointsman:balancer/request-facts@1.";
 /// The function of that interface that returns the start of a body.
 const BODY_START: &str = "body-start";
 
-/// The interface by which a balancer asks about endpoints.
+/// The interface by which a balancer asks about endpoints, and the one by which it says how a
+/// request is refused.
 const ENDPOINT_FACTS: &str = "pointsman:balancer/endpoint-facts@1.";
+const REFUSAL: &str = "pointsman:balancer/refusal@1.";
 
 /// Interfaces that a balancer may import beside those of WASI, without their versions.
 const GIVEN: &[&str] = &[
     "pointsman:balancer/endpoint-facts",
     "pointsman:balancer/load",
     "pointsman:balancer/log",
+    "pointsman:balancer/refusal",
     "pointsman:balancer/request-facts",
 ];
 
@@ -102,7 +105,12 @@ pub(super) fn weighs(exports: &[String]) -> bool {
 /// Whether a trace of a component with these exports and imports may have what earlier versions of
 /// the contract do not know.
 pub(super) fn needs_new_trace(exports: &[String], imports: &[String]) -> bool {
-    weighs(exports) || imports.iter().any(|name| name.starts_with(ENDPOINT_FACTS))
+    let is_new = |name: &String| {
+        [ENDPOINT_FACTS, REFUSAL]
+            .iter()
+            .any(|new| name.starts_with(new))
+    };
+    weighs(exports) || imports.iter().any(is_new)
 }
 
 /// Whether a component may ask for the start of their bodies.

@@ -18,6 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use super::bindings;
 use super::canary::{Canary, Side};
 use super::columns::{Column, Interests, Observed};
+use super::details::ChoiceDetails;
 use super::engine::Engine;
 use super::facts;
 use super::fault::Fault;
@@ -25,7 +26,7 @@ use super::instance::{Instance, InstanceSpec};
 use super::limits::PickLimits;
 use super::note::ChosenBy;
 use super::plugin::Plugin;
-use super::request::{Choice, ChoiceDetails, PickRequest};
+use super::request::{Choice, PickRequest, Refusal};
 use super::tally::{BUSY, Cause, TIMED};
 use super::tape::Tape;
 use crate::clock::micros;
@@ -125,6 +126,8 @@ struct Inner {
     next_timed: u64,
     /// Reused for the columns of every pick.
     load: Vec<u32>,
+    /// How the last refused request is answered.
+    refusal: Option<Refusal>,
     tape: Option<Box<Tape>>,
     /// Recordings so far, which is also the number of the present one.
     recordings: u64,
@@ -163,6 +166,7 @@ impl Balancer {
                 budget: CostBudget::NEW,
                 next_timed: TIMED,
                 load: Vec::new(),
+                refusal: None,
                 tape: None,
                 recordings: 0,
                 counters: Counters::default(),
@@ -322,7 +326,7 @@ impl Balancer {
             Some(position) => Choice::Endpoint(claim(picked(&inner.table[position]), by, cost)),
             None if answer.is_ok() => {
                 inner.counters.refused += 1;
-                Choice::Refused
+                Choice::Refused(inner.refusal)
             }
             None => Choice::Empty,
         };
@@ -397,7 +401,10 @@ impl Inner {
         };
         let length = self.table.len();
         let fault = match answer {
-            Ok(None) => return Ok(None),
+            Ok(None) => {
+                self.refusal = instance.take_refusal();
+                return Ok(None);
+            }
             Ok(Some((position, cost))) if (position as usize) < length => {
                 return Ok(Some((position as usize, cost)));
             }

@@ -7,7 +7,7 @@ use super::choose::{Balancer, Handover};
 use super::engine::Engine;
 use super::facts::RequestFacts;
 use super::plugin::Plugin;
-use super::request::{Choice, PickRequest};
+use super::request::{Choice, PickRequest, Refusal};
 use crate::endpoint::Endpoint;
 
 /// Longest time for all answers: a balancer that is slow a thousand times is cut short.
@@ -36,8 +36,8 @@ pub struct Question {
 pub enum Said {
     /// A position of the table.
     Position(usize),
-    /// It refuses the request.
-    Refused,
+    /// It refuses the request, and may say how.
+    Refused(Option<Refusal>),
     /// It has no answer, for this reason: the host would choose by itself.
     Failed(String),
     /// There is no endpoint, so it is not asked.
@@ -70,7 +70,7 @@ impl Question {
             };
             Some(match balancer.ask(request, &[]) {
                 Some(Choice::Endpoint(position)) => Said::Position(position),
-                Some(Choice::Refused) => Said::Refused,
+                Some(Choice::Refused(refusal)) => Said::Refused(refusal),
                 Some(Choice::Empty) => Said::NoEndpoint,
                 None => Said::Failed(balancer.counters().last_fault.unwrap_or_default()),
             })

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings::{endpoint_facts, load, log, request_facts};
+use super::bindings::{endpoint_facts, load, log, refusal, request_facts};
 use super::columns::{Column, Interests};
 use super::endpoint_facts::EndpointFacts;
 use super::facts::{self, BODY_START};
+use super::request::Refusal;
 use crate::component::{add_wasi, level_of};
 use crate::endpoint::{Changes, Endpoint};
 use crate::trace::AskedOfEndpoint;
@@ -26,6 +27,8 @@ pub(super) struct LoadView {
     pub(super) answers: LoadAnswers,
     /// What it asks about endpoints.
     pub(super) facts: EndpointFacts,
+    /// How it refuses the request of the pick, if it has said it.
+    pub(super) refusal: Option<Refusal>,
     /// The columns that the guest asks for are added here, so that they are observed.
     interests: Arc<Interests>,
 }
@@ -46,6 +49,7 @@ impl LoadView {
         Self {
             endpoints: Arc::new([]),
             changes: None,
+            refusal: None,
             facts: EndpointFacts::new(matches!(answers, LoadAnswers::Recorded(_))),
             answers,
             interests,
@@ -75,6 +79,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     log::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     request_facts::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     endpoint_facts::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    refusal::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
 
@@ -219,5 +224,18 @@ impl endpoint_facts::Host for Guest {
 
     fn address(&mut self, endpoint: u64) -> wasmtime::Result<Option<String>> {
         Ok(self.own.of_endpoint(endpoint, AskedOfEndpoint::Address))
+    }
+}
+
+impl refusal::Host for Guest {
+    fn refuse_with(&mut self, status: u16, retry_after: Option<u32>) -> wasmtime::Result<()> {
+        if !(400..=599).contains(&status) {
+            wasmtime::bail!("it refuses with the status {status}, which is not from 400 to 599");
+        }
+        self.own.refusal = Some(Refusal {
+            status,
+            retry_after,
+        });
+        Ok(())
     }
 }

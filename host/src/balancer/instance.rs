@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::imports::{Guest, LoadAnswers, LoadView};
 use super::limits::PickLimits;
 use super::plugin::{Exports, Plugin, Prepared};
+use super::request::Refusal;
 use crate::component::{ComponentHost, GuestFault, Output, Sandbox};
 use crate::endpoint::{Endpoint, RequestCost};
 use crate::trace::EndpointFact;
@@ -211,6 +212,11 @@ impl Instance {
         self.sandbox.guest_mut().own.answers = LoadAnswers::Replayed(answers.into_iter());
     }
 
+    /// How it has said that the request is refused, if the last pick returned none.
+    pub(super) fn take_refusal(&mut self) -> Option<Refusal> {
+        self.sandbox.guest_mut().own.refusal.take()
+    }
+
     /// Bytes of memory that it has taken.
     pub(super) fn memory(&self) -> usize {
         self.sandbox.memory()
@@ -240,7 +246,7 @@ impl Instance {
 
     /// Asks for a position.
     pub(super) fn pick(&mut self, request: bindings::Request) -> Result<Option<u32>, Fault> {
-        self.sandbox.guest_mut().now = request.now;
+        self.begin_pick(request.now);
         self.call(|exports, store| {
             exports
                 .policy
@@ -255,7 +261,7 @@ impl Instance {
         request: bindings::Request,
         load: &[u32],
     ) -> Result<Option<u32>, Fault> {
-        self.sandbox.guest_mut().now = request.now;
+        self.begin_pick(request.now);
         self.call(|exports, store| {
             exports
                 .policy
@@ -276,7 +282,7 @@ impl Instance {
             affinity,
             attempt,
         } = request;
-        self.sandbox.guest_mut().now = now;
+        self.begin_pick(now);
         let weighted = self.call(|exports, store| match &exports.weighing {
             Some(weighing) => weighing
                 .pointsman_balancer_work()
@@ -290,6 +296,14 @@ impl Instance {
             };
             (weighted.position, cost)
         }))
+    }
+
+    #[inline]
+    fn begin_pick(&mut self, now: u64) {
+        let guest = self.sandbox.guest_mut();
+        guest.now = now;
+        // What it has said in another call is not about this pick.
+        guest.own.refusal = None;
     }
 
     #[inline]

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use super::canary::Placed;
 use super::facts::RequestFacts;
 use super::note::PickNote;
-use crate::endpoint::{Endpoint, RequestCost};
+use crate::endpoint::Endpoint;
 
 /// A request to be placed; see `wit/balancer.wit`.
 #[derive(Debug, Clone, Copy)]
@@ -35,13 +34,13 @@ impl PickRequest<'_> {
     }
 }
 
-/// What the balancer says of its choice.
-#[derive(Debug, Default)]
-pub struct ChoiceDetails {
-    /// Observes the outcome of the request, if a canary has a share.
-    pub observer: Option<Arc<Placed>>,
-    /// What the request weighs.
-    pub cost: RequestCost,
+/// How the client of a refused request is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status, from 400 to 599.
+    pub status: u16,
+    /// Seconds after which the client may try again.
+    pub retry_after: Option<u32>,
 }
 
 /// Where a request goes.
@@ -49,8 +48,8 @@ pub struct ChoiceDetails {
 pub enum Choice<T = Arc<Endpoint>> {
     /// To this endpoint.
     Endpoint(T),
-    /// Nowhere: the plugin refused it.
-    Refused,
+    /// Nowhere: the plugin refused it, and may say how.
+    Refused(Option<Refusal>),
     /// Nowhere: there is no endpoint.
     Empty,
 }

@@ -11,6 +11,7 @@ use super::facts;
 use super::instance::{Instance, InstanceSpec};
 use super::notes::Told;
 use super::plugin::Plugin;
+use super::request::Refusal;
 use crate::endpoint::{Endpoint, RequestCost};
 use crate::trace::{Answer, EndpointFact, Pick, Row};
 
@@ -113,7 +114,7 @@ impl Rerun {
         });
         match answer {
             Ok(Some((position, cost))) => Ok(answer_of(position, cost, weighs)),
-            Ok(None) => Ok(Answer::Refused),
+            Ok(None) => Ok(refused(instance.take_refusal())),
             Err(fault) => Err(fault.to_string()),
         }
     }
@@ -128,5 +129,19 @@ pub(super) fn answer_of(position: u32, cost: RequestCost, weighs: bool) -> Answe
         position,
         first_byte: cost.first_byte,
         rest: cost.rest,
+    }
+}
+
+/// A refusal as a trace has it.
+pub(super) fn refused(refusal: Option<Refusal>) -> Answer {
+    match refusal {
+        None => Answer::Refused,
+        Some(Refusal {
+            status,
+            retry_after,
+        }) => Answer::RefusedWith {
+            status,
+            retry_after,
+        },
     }
 }

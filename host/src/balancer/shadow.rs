@@ -280,7 +280,7 @@ impl Shadow {
             None => tally.unanswered += 1,
             // The table of the first is empty then too, and no pick was noted.
             Some(Choice::Empty) => {}
-            Some(Choice::Refused) => tally.add(first, None),
+            Some(Choice::Refused(_)) => tally.add(first, None),
             Some(Choice::Endpoint(position)) => tally.add(first, Some(figures(position))),
         }
         if had_instance && second.is_some() {

@@ -100,7 +100,7 @@ pub(crate) fn picks(balancer: &Balancer, count: u64) -> Vec<u64> {
         .map(
             |number| match balancer.pick(request(number), &[], std::convert::identity) {
                 Choice::Endpoint(endpoint) => endpoint.id,
-                Choice::Refused | Choice::Empty => 0,
+                Choice::Refused(_) | Choice::Empty => 0,
             },
         )
         .collect()
@@ -191,7 +191,7 @@ fn a_guest_may_refuse() {
     let balancer = balancer(&engine, "refuses", &[1, 1]);
     assert!(matches!(
         balancer.pick(request(0), &[], drop),
-        Choice::Refused
+        Choice::Refused(None)
     ));
     assert_eq!(balancer.counters().refused, 1);
     assert_eq!(balancer.counters().fallback_picks, 0);

@@ -28,6 +28,7 @@ pub(super) const SOURCES: &[(&str, &str)] = sources![
     "facts.rs",
     "log.rs",
     "part.rs",
+    "refusal.rs",
     "tests.rs",
     "weighted.rs",
     "zones.rs"

@@ -16,7 +16,7 @@ use crate::balancer;
 use crate::endpoint::{Endpoint, InFlight};
 use crate::router::Route;
 use crate::snapshot::{Service, Snapshot};
-use crate::upstream::{NoPeer, Upstream};
+use crate::upstream::{Unplaced, Upstream};
 
 /// The service of a route.
 pub(super) fn service<'s>(snapshot: &'s Snapshot, route: &Route) -> Result<&'s Service, Reject> {
@@ -96,14 +96,19 @@ pub(super) async fn pick(
     } else {
         upstream.pick(request, tried, may_trial)
     };
-    picked.map_err(|reason| no_peer(upstream, reason))
+    picked.map_err(|unplaced| no_peer(upstream, unplaced))
 }
 
-pub(super) fn no_peer(upstream: &Upstream, reason: NoPeer) -> Reject {
+pub(super) fn no_peer(upstream: &Upstream, unplaced: impl Into<Unplaced>) -> Reject {
+    let Unplaced { reason, refusal } = unplaced.into();
     upstream.note_without_peer(reason);
     let (upstream, name, code) = (upstream.named, &*upstream.name, reason.code());
     tracing::warn!(upstream = name, reason = code, "no endpoint may be chosen");
-    Reject::NoPeer { upstream, reason }
+    Reject::NoPeer {
+        upstream,
+        reason,
+        refusal,
+    }
 }
 
 /// The destination of a request to an endpoint. `own` is whether the endpoint's connections are

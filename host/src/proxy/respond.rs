@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, UPGRADE,
+    ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    UPGRADE,
 };
 use http::{Response, StatusCode, Version};
 
 use super::grpc::{self, GrpcStatus};
 use super::headers;
 use super::request_id::RequestId;
+use crate::balancer::Refusal;
 use crate::config::ResponseHeaders;
 use crate::policy::answer::{Answer, AnswerBody};
 use crate::transfer_coding;
@@ -54,6 +56,8 @@ pub(super) enum Reject {
         upstream: bool,
         /// The reason.
         reason: NoPeer,
+        /// The response, if the balancer has said it.
+        refusal: Option<Refusal>,
     },
     /// A response of the HTTP server, given by its status. In Kong, nginx makes it.
     HttpServer(StatusCode),
@@ -97,6 +101,10 @@ impl Reject {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::NoPeer {
+                refusal: Some(refusal),
+                ..
+            } => StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
             Self::NoService | Self::NoPeer { .. } | Self::Unsupported(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -127,6 +135,10 @@ impl Reject {
             Self::Http2Only => "Please use HTTP2 protocol",
             Self::NotGrpc => "Non-gRPC request matched gRPC route",
             Self::GrpcsOnly => "gRPC request matched gRPCs route",
+            Self::NoPeer {
+                refusal: Some(refusal),
+                ..
+            } if refusal.status != 503 => refused(refusal.status),
             Self::NoPeer { upstream: true, .. } => "failure to get a peer from the ring-balancer",
             Self::NoPeer {
                 upstream: false, ..
@@ -202,6 +214,16 @@ impl Reject {
                 | Self::TransferCoding(_)
                 | Self::Upstream { .. }
         )
+    }
+}
+
+/// The message of a request that a balancer has refused with this status.
+fn refused(status: u16) -> &'static str {
+    match status {
+        429 => "Too many requests",
+        413 => "Payload too large",
+        400..=499 => "The request was refused",
+        _ => "The upstream server is overloaded",
     }
 }
 
@@ -397,6 +419,14 @@ pub(super) fn reject(
     }
     if let Some(reason) = reject.reason() {
         headers.insert(REASON, HeaderValue::from_static(reason));
+    }
+    if let Reject::NoPeer {
+        refusal: Some(refusal),
+        ..
+    } = reject
+        && let Some(seconds) = refusal.retry_after
+    {
+        headers.insert(RETRY_AFTER, seconds.into());
     }
     if let Some(location) = redirect {
         if let Ok(location) = HeaderValue::try_from(location) {

@@ -105,7 +105,7 @@ pub(super) async fn place<T>(
             }
             false => upstream.pick(request, &tried, may_trial),
         };
-        let mut in_flight = picked.map_err(|reason| no_peer(service, reason))?;
+        let mut in_flight = picked.map_err(|unplaced| no_peer(service, unplaced.reason))?;
         let connecting = Instant::now();
         let connected = tokio::time::timeout(service.connect_timeout, connect(&in_flight)).await;
         let took = connecting.elapsed();

@@ -154,13 +154,23 @@ impl<'a> Reader<'a> {
             1 => Answer::Refused,
             more => Answer::Position(u32::try_from(more - 2).map_err(|_| Error::Damaged(start))?),
         };
-        let answer = match (flags & 32, answer) {
+        let is_new = self.header.contract_1_4;
+        let answer = match (flags & 96, answer) {
             (0, answer) => answer,
-            (_, Answer::Position(position)) if self.header.contract_1_4 => Answer::Weighted {
+            (32, Answer::Position(position)) if is_new => Answer::Weighted {
                 position,
                 first_byte: self.u32()?,
                 rest: self.u32()?,
             },
+            (64, Answer::Refused) if is_new => {
+                let damaged = |_| Error::Damaged(start);
+                let status = u16::try_from(self.varint()?).map_err(damaged)?;
+                let seconds = self.varint()?.checked_sub(1).map(u32::try_from);
+                Answer::RefusedWith {
+                    status,
+                    retry_after: seconds.transpose().map_err(damaged)?,
+                }
+            }
             _ => return Err(Error::Damaged(start)),
         };
         let chosen = self.varint()?.checked_sub(1).map(u32::try_from);

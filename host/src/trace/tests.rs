@@ -68,6 +68,12 @@ fn pick() -> impl Strategy<Value = Event> {
     let answer = prop_oneof![
         Just(Answer::None),
         Just(Answer::Refused),
+        (any::<u16>(), any::<Option<u32>>()).prop_map(|(status, retry_after)| {
+            Answer::RefusedWith {
+                status,
+                retry_after,
+            }
+        }),
         any::<u32>().prop_map(Answer::Position),
         (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(position, first_byte, rest)| {
             Answer::Weighted {

@@ -144,7 +144,8 @@ impl Writer {
             | u8::from(!load.is_empty()) << 2
             | u8::from(!heard.is_empty()) << 3
             | u8::from(!pick.facts.is_empty()) << 4
-            | u8::from(matches!(answer, Answer::Weighted { .. })) << 5;
+            | u8::from(matches!(answer, Answer::Weighted { .. })) << 5
+            | u8::from(matches!(answer, Answer::RefusedWith { .. })) << 6;
         self.bytes.extend([tag::PICK, flags]);
         // Each worker reads the clock for itself, so time may seem to go backwards.
         let passed = pick.now.wrapping_sub(self.now) as i64;
@@ -169,12 +170,21 @@ impl Writer {
         }
         let code = match answer {
             Answer::None => 0,
-            Answer::Refused => 1,
+            Answer::Refused | Answer::RefusedWith { .. } => 1,
             Answer::Position(position) | Answer::Weighted { position, .. } => {
                 2 + u64::from(position)
             }
         };
         varint(&mut self.bytes, code);
+        if let Answer::RefusedWith {
+            status,
+            retry_after,
+        } = answer
+        {
+            varint(&mut self.bytes, status.into());
+            let seconds = retry_after.map_or(0, |seconds| 1 + u64::from(seconds));
+            varint(&mut self.bytes, seconds);
+        }
         if let Answer::Weighted {
             first_byte, rest, ..
         } = answer

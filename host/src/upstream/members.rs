@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::memory::Memory;
 use super::policy::Policy;
 use crate::authority::Host;
-use crate::balancer::Balancer;
+use crate::balancer::{Balancer, Refusal};
 use crate::endpoint::health::Source;
 use crate::endpoint::{Endpoint, Labels, Live, Places};
 use crate::endpoint_address::EndpointAddress;
@@ -46,6 +46,22 @@ pub enum NoPeer {
     /// Every address has reached its limit of requests, and the queue is full or the wait took too
     /// long.
     Overflow,
+}
+
+/// Why a request was not placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unplaced {
+    /// Why there is nothing to choose from.
+    pub reason: NoPeer,
+    /// How the client is answered, if the balancer has said it.
+    pub refusal: Option<Refusal>,
+}
+
+impl From<NoPeer> for Unplaced {
+    fn from(reason: NoPeer) -> Self {
+        let refusal = None;
+        Self { reason, refusal }
+    }
 }
 
 impl NoPeer {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::{AffinityPolicy, NoPeer, Shared, Upstream};
+use super::{AffinityPolicy, NoPeer, Shared, Unplaced, Upstream};
 use crate::balancer::{self, Choice, ChoiceDetails, ChosenBy, Observed};
 use crate::endpoint::{Endpoint, InFlight, OutcomeObserver};
 
@@ -26,7 +26,7 @@ impl Upstream {
         request: balancer::PickRequest<'_>,
         tried: &[u64],
         may_trial: bool,
-    ) -> Result<InFlight, NoPeer> {
+    ) -> Result<InFlight, Unplaced> {
         self.choose(
             request,
             tried,
@@ -50,7 +50,7 @@ impl Upstream {
         full: &[u64],
         may_trial: bool,
         claim: impl Fn(Arc<Endpoint>, bool, ChoiceDetails) -> T,
-    ) -> Result<T, NoPeer> {
+    ) -> Result<T, Unplaced> {
         let note = |by| {
             if let Some(note) = request.note {
                 note.set(by, None);
@@ -102,7 +102,10 @@ impl Upstream {
                 let endpoint = failover.unwrap_or(again);
                 Ok(claim(endpoint, false, ChoiceDetails::default()))
             }
-            Choice::Refused => Err(NoPeer::Refused),
+            Choice::Refused(refusal) => Err(Unplaced {
+                reason: NoPeer::Refused,
+                refusal,
+            }),
             Choice::Empty => {
                 // No endpoint is available, so nothing is lost by a trial.
                 let trial = recovery.and_then(|(_, longest)| self.trial(request.now, longest));
@@ -147,7 +150,7 @@ impl Upstream {
         may_trial: bool,
         patience: Duration,
         shares: bool,
-    ) -> Result<InFlight, NoPeer> {
+    ) -> Result<InFlight, Unplaced> {
         let mut waiting = None;
         let deadline = tokio::time::Instant::now() + patience;
         let places = &self.shared.places;
@@ -206,7 +209,7 @@ impl Upstream {
             // Requests that began before there was a limit notify no waiter when they end.
             let look = deadline.min(tokio::time::Instant::now() + LOOK);
             if tokio::time::timeout_at(look, freed).await.is_err() && look == deadline {
-                return Err(NoPeer::Overflow);
+                return Err(NoPeer::Overflow.into());
             }
         }
     }

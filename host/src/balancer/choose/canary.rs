@@ -152,7 +152,7 @@ impl Balancer {
         {
             note.set_canary();
         }
-        if matches!(choice, Choice::Refused) {
+        if matches!(choice, Choice::Refused(_)) {
             canary.note_refusal(side);
         }
         choice

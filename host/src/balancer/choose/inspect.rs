@@ -62,7 +62,7 @@ impl Balancer {
             }
             Ok(None) => {
                 inner.counters.refused += 1;
-                Some(Choice::Refused)
+                Some(Choice::Refused(inner.refusal))
             }
             Err(Unavailable(cause)) => {
                 inner.counters.fallback_picks += 1;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
 use super::{Balancer, Inner, PickRequest, Slot, Unavailable};
-use crate::balancer::rerun::answer_of;
+use crate::balancer::rerun::{answer_of, refused};
 use crate::balancer::tape::Tape;
 use crate::clock;
 use crate::endpoint::RequestCost;
@@ -130,7 +130,7 @@ impl Inner {
                 let position = u32::try_from(position).unwrap_or(u32::MAX);
                 answer_of(position, cost, weighs)
             }
-            Ok(None) => Answer::Refused,
+            Ok(None) => refused(self.refusal),
             Err(Unavailable(_)) => Answer::None,
         };
         let (load, answers): (&[u32], &[u64]) = match &self.slot {

@@ -41,7 +41,7 @@ fn every_shipped_balancer_takes_every_size_and_change_of_the_table() {
                         assert!(table.iter().any(|e| e.id == chosen.id), "{name} {size}");
                     }
                     Choice::Empty => assert_eq!(size, 0, "{name}"),
-                    Choice::Refused => panic!("{name} refuses with {size} endpoints"),
+                    Choice::Refused(_) => panic!("{name} refuses with {size} endpoints"),
                 }
             }
             drop(busy);

@@ -124,7 +124,7 @@ impl Trial {
         Ok(match choice {
             Choice::Endpoint(endpoint) => Some(endpoint),
             Choice::Empty => None,
-            Choice::Refused => {
+            Choice::Refused(_) => {
                 self.refused += 1;
                 None
             }

@@ -1,0 +1,15 @@
+//! What a balancer says of a choice beside the endpoint.
+
+use std::sync::Arc;
+
+use super::canary::Placed;
+use crate::endpoint::RequestCost;
+
+/// What the balancer says of its choice.
+#[derive(Debug, Default)]
+pub struct ChoiceDetails {
+    /// Observes the outcome of the request, if a canary has a share.
+    pub observer: Option<Arc<Placed>>,
+    /// What the request weighs.
+    pub cost: RequestCost,
+}
