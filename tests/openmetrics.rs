@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Backend, Etcd, Gateway, Issued, Load, Reply, Setup, add_global_plugin, add_plugin, metric,
-    until, with_backend, with_route,
+    refusing_address, until, with_backend, with_route,
 };
 
 /// What Prometheus sends.
@@ -65,6 +65,24 @@ fn both_formats_have_the_same_series() {
             None => assert!(line.starts_with(&family), "{line} is under {family}"),
         }
     }
+}
+
+#[test]
+fn a_bucket_names_the_trace_of_a_request_that_is_sampled() {
+    let (gateway, _backend) = with_route();
+    count_all(&gateway);
+    let url = format!("http://{}/", refusing_address());
+    let config = json!({"traces_endpoint": url, "sampling_rate": 1});
+    add_global_plugin(&gateway, "opentelemetry", config);
+    openmetrics(&gateway);
+    let id = "0af7651916cd43dd8448eb211c80319c";
+    let sent = format!("00-{id}-b7ad6b7169203331-01");
+    let headers = [("traceparent", &*sent)];
+    (gateway.send(gateway.proxy, "GET", "/", &headers, None)).expect(200);
+    let exemplar = format!(" # {{trace_id=\"{id}\"}} ");
+    until("the request is counted", || {
+        openmetrics(&gateway).text().contains(&exemplar)
+    });
 }
 
 #[test]

@@ -47,6 +47,15 @@ impl TraceId {
         self.number.get().to_be_bytes()
     }
 
+    /// Its 32 hexadecimal digits.
+    pub fn digits(self) -> [u8; 32] {
+        let (number, mut digits) = (self.number.get(), [0; 32]);
+        for (place, digit) in digits.iter_mut().rev().enumerate() {
+            *digit = b"0123456789abcdef"[(number >> (4 * place)) as usize & 15];
+        }
+        digits
+    }
+
     /// Whether a trace of this id is among the sampled ones, of which there is this share. Every
     /// gateway decides the same for an id. Source: Kong 3.9, which compares the first 8 bytes as a
     /// little-endian number.

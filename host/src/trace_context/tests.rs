@@ -363,6 +363,12 @@ proptest! {
     }
 
     #[test]
+    fn the_digits_of_an_id_are_its_text(number in 1_u128..) {
+        let id = TraceId::new(number, false).unwrap();
+        prop_assert_eq!(id.digits().to_vec(), id.to_string().into_bytes());
+    }
+
+    #[test]
     fn no_header_is_too_strange(values in proptest::collection::vec("[-0-9a-f:;=/,%dRootx ]{0,60}", 17)) {
         let names = [
             "traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid",
