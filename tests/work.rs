@@ -27,6 +27,7 @@ impl Stepwise {
                 let step = || {
                     let _ = shared.lock().unwrap().0.recv();
                 };
+                let is_first = || !std::mem::replace(&mut *retried.lock().unwrap(), true);
                 if head.starts_with("GET /hold") {
                     let _ = shared.lock().unwrap().1.send(());
                     step();
@@ -40,11 +41,7 @@ impl Stepwise {
                     );
                     raw.read_to_end();
                     return;
-                } else if head.starts_with("GET /retry")
-                    && !std::mem::replace(&mut *retried.lock().unwrap(), true)
-                {
-                    return;
-                } else if head.is_empty() {
+                } else if head.is_empty() || (head.starts_with("GET /retry") && is_first()) {
                     return;
                 } else {
                     raw.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
