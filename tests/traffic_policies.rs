@@ -82,6 +82,18 @@ fn a_body_with_too_large_a_length_is_refused_at_once() {
 }
 
 #[test]
+fn a_status_without_a_name_has_no_reason_phrase() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    add(
+        &gateway,
+        "request-termination",
+        &json!({ "status_code": 599 }),
+    );
+    let answer = exchange(gateway.proxy, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 599 \r\n"), "{answer}");
+}
+
+#[test]
 fn a_client_that_waits_for_consent_to_send_too_much_does_not_get_it() {
     let (gateway, backend) = with_backend(Setup::new());
     let config = json!({ "allowed_payload_size": 2, "size_unit": "bytes" });

@@ -9,6 +9,7 @@ use http::header::{
     UPGRADE,
 };
 use http::{Response, StatusCode, Version};
+use hyper::ext::ReasonPhrase;
 
 use super::grpc::{self, GrpcStatus};
 use super::headers;
@@ -387,6 +388,11 @@ pub(super) fn reject(
     };
     let mut response = Response::new(body);
     *response.status_mut() = reject.status();
+    if reject.status().canonical_reason().is_none() {
+        // hyper would write `<none>`. The phrase may be missing (RFC 9112, 4).
+        let none = ReasonPhrase::from_static(b"");
+        response.extensions_mut().insert(none);
+    }
     let headers = response.headers_mut();
     match reject {
         Reject::Policy(answer) => {
