@@ -107,7 +107,7 @@ fn a_version_is_uploaded_promoted_and_rolled_back() {
     );
     assert_eq!(made["size"], guest("refuses").len());
     assert!(made["description"]["config_schema"].is_object());
-    assert_eq!(made["exports"][0], "pointsman:balancer/policy@1.3.0");
+    assert_eq!(made["exports"][0], "pointsman:balancer/policy@1.4.0");
     assert!(made["reason"].is_null());
     assert!(made["created_at"].is_u64());
 

@@ -20,12 +20,17 @@ fn a_stream_is_logged_when_it_has_ended() {
         ("tls", "tls", 2, server.address),
     ] {
         let port = gateway.listener("stream", port).port();
+        // A session of datagrams ends when it was idle for so long; connections end by themselves.
+        let (protocol_of_service, read_timeout) = match protocol {
+            "udp" => ("udp", 200),
+            _ => ("tcp", 60_000),
+        };
         route(
             &gateway,
             name,
             json!({
-                "protocol": if protocol == "udp" { "udp" } else { "tcp" },
-                "host": "127.0.0.1", "port": server.port(), "read_timeout": 200,
+                "protocol": protocol_of_service, "host": "127.0.0.1", "port": server.port(),
+                "read_timeout": read_timeout,
             }),
             json!({ "protocols": [protocol], "destinations": [{ "port": port }] }),
         );
