@@ -425,7 +425,12 @@ fn wrong_settings_say_what_is_accepted() {
         (
             "--proxy-access-log",
             "/nowhere/access.log",
-            "cannot open the access log /nowhere",
+            "proxy_access_log: cannot open the access log /nowhere",
+        ),
+        (
+            "--proxy-stream-access-log",
+            "/nowhere/streams.log",
+            "proxy_stream_access_log: cannot open the access log /nowhere",
         ),
     ] {
         let (status, log) = Setup::new().arg(name, value).fail();

@@ -74,9 +74,7 @@ impl Sink {
         dns: &config::Dns,
     ) -> Result<Self, String> {
         let stream = |name, descriptor: io::Result<OwnedFd>| {
-            let descriptor = descriptor.map_err(|error| {
-                format!("cannot open {name} (setting proxy_access_log): {error}")
-            })?;
+            let descriptor = descriptor.map_err(|error| format!("cannot open {name}: {error}"))?;
             Ok(Self::Stream(Stream::new(name, descriptor)))
         };
         match target {
@@ -84,7 +82,7 @@ impl Sink {
                 let file = LogFile::open(path, settings.max_size, settings.max_files);
                 file.map(Self::File).map_err(|error| {
                     let path = path.display();
-                    format!("cannot open the access log {path} (setting proxy_access_log): {error}")
+                    format!("cannot open the access log {path}: {error}")
                 })
             }
             // A socket, as services of systemd have it, cannot be opened by its path.

@@ -26,8 +26,8 @@ impl AccessLogs {
         let requests = AccessLog::start(&config.access_log, socket, dns);
         let streams = StreamLog::start(&config.stream_access_log, socket, dns);
         Ok(Self {
-            requests: requests.map_err(anyhow::Error::msg)?,
-            streams: streams.map_err(anyhow::Error::msg)?,
+            requests: requests.map_err(|why| anyhow::anyhow!("proxy_access_log: {why}"))?,
+            streams: streams.map_err(|why| anyhow::anyhow!("proxy_stream_access_log: {why}"))?,
         })
     }
 

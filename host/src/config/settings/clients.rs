@@ -89,8 +89,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "debug_token",
-        about: "Token by which a client may [ask what has happened](docs/operating.md#debugging-a-request) \
-                to its request, in the header `Pointsman-Debug`",
+        about: "Token of at least 16 characters by which a client may [ask what has \
+                happened](docs/operating.md#debugging-a-request) to its request, in the header \
+                `Pointsman-Debug`",
         kind: Text {
             value: "TOKEN",
             expected: "at least 16 printable characters of ASCII, without spaces",

@@ -14,7 +14,7 @@ pub(super) const SETTINGS: &[Setting] = &[
                 `plugin_header_filter`; with `off`, the plugin only passes contexts on",
         kind: List {
             value: "SPANS",
-            expected: "off or all alone, or some of request, router, balancer, plugin_access and \
+            expected: "off, all, or some of request, router, balancer, plugin_access and \
                        plugin_header_filter, separated by commas",
             set: |config, entries| {
                 config.policies.tracing.instrumentations = Instrumentations::parse(entries)?;

@@ -57,7 +57,9 @@ impl PostTarget {
             "http" => false,
             "https" => true,
             scheme => {
-                return Err(format!("{setting}: the scheme {scheme} is not supported"));
+                return Err(format!(
+                    "{setting}: the scheme {scheme} is not supported: use http or https"
+                ));
             }
         };
         let host = url.host_str().unwrap_or_default().to_owned();
