@@ -87,20 +87,20 @@ impl Upstream {
             // The request has failed at every endpoint of the table: failover targets come next.
             let again = full.is_empty() && tried.contains(&endpoint.id);
             if again {
-                Err(endpoint)
+                Err((endpoint, details))
             } else {
                 Ok(claim(endpoint, false, details))
             }
         });
         match picked {
             Choice::Endpoint(Ok(claimed)) => Ok(claimed),
-            Choice::Endpoint(Err(again)) => {
+            Choice::Endpoint(Err((again, details))) => {
                 let failover = self.shared.members.failover(tried, request.entropy);
-                if failover.is_some() {
-                    note(ChosenBy::Failover);
-                }
-                let endpoint = failover.unwrap_or(again);
-                Ok(claim(endpoint, false, ChoiceDetails::default()))
+                let Some(failover) = failover else {
+                    return Ok(claim(again, false, details));
+                };
+                note(ChosenBy::Failover);
+                Ok(claim(failover, false, ChoiceDetails::default()))
             }
             Choice::Refused(refusal) => Err(Unplaced {
                 reason: NoPeer::Refused,
