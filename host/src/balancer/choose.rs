@@ -3,6 +3,7 @@
 mod canary;
 mod cost;
 mod counters;
+mod faults;
 mod host;
 mod inspect;
 mod record;
@@ -30,25 +31,12 @@ use super::request::{Choice, PickRequest, Refusal};
 use super::tally::{BUSY, Cause, TIMED};
 use super::tape::Tape;
 use crate::clock::micros;
-use crate::component::GuestFault;
 use crate::endpoint::{Endpoint, RequestCost};
 pub(crate) use cost::CostBudget;
 pub use counters::{Counters, Faults, Handover};
+use faults::PROBATION;
 use host::{fallback_pick, picked, untried};
 pub use record::Recording;
-
-/// Time without a fault after which faults in a row count from zero again.
-const PROBATION: Duration = Duration::from_secs(60);
-
-/// First and longest quarantine before a faulty instance is replaced; each fault doubles it. The
-/// very first replacement is made at once, unless the fault blocked a worker.
-const FIRST_QUARANTINE: Duration = Duration::from_millis(100);
-const LONGEST_QUARANTINE: Duration = Duration::from_secs(30);
-
-/// After picks that took too long, or too much memory (which takes long as well), the first
-/// quarantine lasts at least this many times as long as a pick may take: while the worker waited
-/// for them, it could not serve requests of other upstreams.
-const QUARANTINE_FACTOR: u32 = 1000;
 
 /// Observes the picks of a balancer and the tables that it chooses from, in their order. The caller
 /// holds the balancer's lock, so no method here may wait.
@@ -447,55 +435,6 @@ impl Inner {
                 Err(Unavailable(Cause::from(&fault)))
             }
         }
-    }
-
-    /// Drops the instance, counts its fault, and sets when another one may be made.
-    #[cold]
-    fn record_fault(&mut self, upstream: &str, fault: &Fault) {
-        let now = Instant::now();
-        if self.last_fault.is_none_or(|last| now - last > PROBATION) {
-            self.faults = 0;
-        }
-        self.last_fault = Some(now);
-        let holds_up = matches!(
-            fault,
-            Fault::Guest(GuestFault::Deadline | GuestFault::Memory(_)) | Fault::Cost { .. }
-        );
-        let first = if holds_up {
-            FIRST_QUARANTINE.max(self.limits.pick_timeout * QUARANTINE_FACTOR)
-        } else {
-            FIRST_QUARANTINE
-        };
-        let pause = match self.faults {
-            // A first fault may never come again, so the replacement is made at once, unless the
-            // fault blocked a worker.
-            0 if !holds_up => Duration::ZERO,
-            0 => first.min(LONGEST_QUARANTINE),
-            more => (first * 2_u32.saturating_pow(more - 1)).min(LONGEST_QUARANTINE),
-        };
-        self.faults = (self.faults + 1).min(16);
-        self.slot = Slot::Quarantined(now + pause);
-        // The budget was that of the dropped instance.
-        self.budget = CostBudget::NEW;
-        let faults = &mut self.counters.faults;
-        match fault {
-            Fault::Guest(GuestFault::Trap(_)) => faults.trap += 1,
-            Fault::Guest(GuestFault::Deadline) => faults.deadline += 1,
-            Fault::Cost { .. } => faults.cost += 1,
-            Fault::Guest(GuestFault::Memory(_) | GuestFault::Limit(_)) => faults.memory += 1,
-            Fault::OutOfRange { .. } => faults.out_of_range += 1,
-            Fault::Configuration(_) => faults.configuration += 1,
-            Fault::State(_) | Fault::StateSize { .. } => faults.state += 1,
-        }
-        let text = fault.to_string();
-        let plugin = self.plugin.name.as_str();
-        tracing::warn!(
-            upstream,
-            plugin,
-            "balancer fault: {text}; fallback picks until a new instance is made in {pause:?}"
-        );
-        self.note_judged(upstream, &text);
-        self.counters.last_fault = Some(text);
     }
 }
 
