@@ -72,6 +72,7 @@ fn picks(bencher: &mut criterion::Bencher<'_>, balancer: &Balancer) {
         entropy: 0,
         affinity: Some(0),
         attempt: 0,
+        last_status: None,
         facts: None,
         note: None,
     };
@@ -117,6 +118,7 @@ fn change(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
         entropy: 0,
         affinity: None,
         attempt: 0,
+        last_status: None,
         facts: None,
         note: None,
     };
@@ -249,6 +251,7 @@ fn prompts(criterion: &mut Criterion) {
                         entropy: number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
                         affinity: None,
                         attempt: 0,
+                        last_status: None,
                         facts: Some(&asked[number as usize % asked.len()]),
                         note: None,
                     };

@@ -141,6 +141,7 @@ mod traces;
 mod traffic_policies;
 mod trailers;
 mod transformers;
+mod tries;
 mod unix_endpoints;
 mod unreadable_rows;
 mod upgrades;

@@ -57,6 +57,7 @@
 //! - [`Balancer::pick_weighted`]: picks that say what a request weighs, for balancers that count work
 //!   and not requests.
 //! - [`refuse`]: the status and `Retry-After` with which a request is refused.
+//! - [`tries`]: what came of the earlier tries of a request, for its retries.
 //! - [`log`]: log lines for operators, with [`info!`] and similar macros.
 //! - [`Balancer::save`] and [`Balancer::restore`]: a balancer keeps what it has learnt through an
 //!   upgrade.
@@ -67,6 +68,7 @@ pub mod facts;
 pub mod log;
 mod part;
 mod refusal;
+pub mod tries;
 mod weighted;
 mod zones;
 

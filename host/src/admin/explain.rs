@@ -35,6 +35,7 @@ use crate::snapshot::{Snapshot, complete};
 use crate::upstream;
 
 const ANY: Field = Field::element(Shape::Any);
+const TEXT: Field = Field::element(Shape::String);
 
 pub(super) const FIELDS: &[Field] = &[
     Field::string("method").default(Preset::String("GET")),
@@ -48,6 +49,8 @@ pub(super) const FIELDS: &[Field] = &[
     Field::integer("attempt")
         .default(Preset::Integer(0))
         .check(&[Check::Between(0, 32_767)]),
+    Field::integer("last_status").check(&[Check::Between(100, 599)]),
+    Field::array("tried", &TEXT),
     Field::any("entropy"),
     Field::string("balancer"),
     Field::string("version"),
@@ -87,6 +90,10 @@ async fn explain(
     };
     let number = |field: &str| input.get(field).and_then(Value::as_u64).unwrap_or_default();
     let (attempt, count) = (number("attempt"), number("count"));
+    let last_status = number("last_status");
+    let last_status = u16::try_from(last_status).ok().filter(|status| *status > 0);
+    let table = upstream.balancer().endpoints();
+    let tried = tried(&input, &table)?;
     let who = who(&admin, &entity, &upstream, input).await?;
 
     let reading = described.read(&snapshot, &upstream);
@@ -100,10 +107,10 @@ async fn explain(
         entropy,
         affinity: reading.affinity,
         attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
+        last_status,
         facts: None,
         note: None,
     });
-    let table = upstream.balancer().endpoints();
     let question = Question {
         upstream: upstream.name.to_string(),
         serving: Arc::clone(upstream.balancer()),
@@ -111,6 +118,7 @@ async fn explain(
         config: who.config.clone(),
         table: Arc::clone(&table),
         requests: requests.collect(),
+        tried,
         facts: Box::new(described),
     };
     let seen: Vec<Value> = table.iter().map(|endpoint| shown(endpoint, now)).collect();
@@ -155,12 +163,32 @@ async fn explain(
             "route": reading.route,
             "affinity": reading.affinity.map(targets::shown_id),
             "attempt": attempt,
+            "last_status": last_status,
         },
         "endpoints": seen,
         "answers": answers.collect::<Vec<_>>(),
         "cut_short": cut_short,
     });
     Ok(Json(answer).into_response())
+}
+
+/// The ids of the endpoints that the request was already sent to.
+fn tried(input: &Row, table: &[Arc<endpoint::Endpoint>]) -> Result<Vec<u64>, Error> {
+    let names = input.get("tried").and_then(Value::as_array);
+    let names = names.into_iter().flatten().filter_map(Value::as_str);
+    let id = |name: &str| {
+        let is_named = |endpoint: &&Arc<endpoint::Endpoint>| {
+            targets::shown_id(endpoint.id) == name || endpoint.address.to_string() == name
+        };
+        let named = table.iter().find(is_named).map(|endpoint| endpoint.id);
+        named.ok_or_else(|| {
+            let message = format!(
+                "{name:?} is not an endpoint that can be picked: give its id or address, as `endpoints` of the answer has them"
+            );
+            Error::field("tried", message)
+        })
+    };
+    names.map(id).collect()
 }
 
 fn no_entropy() -> Error {

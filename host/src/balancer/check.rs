@@ -24,6 +24,9 @@ const BODY_START: &str = "body-start";
 const ENDPOINT_FACTS: &str = "pointsman:balancer/endpoint-facts@1.";
 const REFUSAL: &str = "pointsman:balancer/refusal@1.";
 
+/// The interface by which a balancer asks about earlier tries of a request.
+const TRIES: &str = "pointsman:balancer/tries@1.";
+
 /// Interfaces that a balancer may import beside those of WASI, without their versions.
 const GIVEN: &[&str] = &[
     "pointsman:balancer/endpoint-facts",
@@ -31,6 +34,7 @@ const GIVEN: &[&str] = &[
     "pointsman:balancer/log",
     "pointsman:balancer/refusal",
     "pointsman:balancer/request-facts",
+    "pointsman:balancer/tries",
 ];
 
 /// Why a component is refused. Each sentence says what to change.
@@ -100,6 +104,11 @@ pub(super) fn reads_facts(engine: &Engine, component: &Component) -> bool {
 /// Whether a component with these exports says what requests weigh.
 pub(super) fn weighs(exports: &[String]) -> bool {
     exports.iter().any(|name| name.starts_with(WORK))
+}
+
+/// Whether a component with these imports may ask about earlier tries of a request.
+pub(super) fn asks_about_tries(imports: &[String]) -> bool {
+    imports.iter().any(|name| name.starts_with(TRIES))
 }
 
 /// Whether a trace of a component with these exports and imports may have what earlier versions of

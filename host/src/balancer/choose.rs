@@ -274,7 +274,7 @@ impl Balancer {
         if inner.table.is_empty() {
             return Choice::Empty;
         }
-        let answer = inner.ask_timed(self, request);
+        let answer = inner.ask_timed(self, request, tried);
         let chosen = match answer {
             Ok(Some((position, _))) => Some(untried(&inner.table, position, tried)),
             Ok(None) => None,
@@ -339,11 +339,12 @@ struct Unavailable(Cause);
 
 impl Inner {
     /// The position that the plugin chooses, which is valid for the table, and what the request
-    /// weighs; none if it refuses the request.
+    /// weighs; none if it refuses the request. It is told of `tried` if it asks.
     fn ask(
         &mut self,
         balancer: &Balancer,
         request: PickRequest<'_>,
+        tried: &[u64],
     ) -> Result<Option<(usize, RequestCost)>, Unavailable> {
         if !matches!(self.slot, Slot::Running(_)) {
             self.fill_slot(balancer, &[])?;
@@ -351,6 +352,10 @@ impl Inner {
         let Slot::Running(instance) = &mut self.slot else {
             return Err(Unavailable(Cause::Quarantine));
         };
+        let asks_about_tries = self.plugin.asks_about_tries;
+        if asks_about_tries {
+            instance.begin_tries(request.last_status, tried);
+        }
         let guest_request = bindings::Request {
             entropy: request.entropy,
             now: request.now,
@@ -387,6 +392,9 @@ impl Inner {
             },
             _ => ask(),
         };
+        if asks_about_tries {
+            instance.end_tries();
+        }
         let length = self.table.len();
         let fault = match answer {
             Ok(None) => {

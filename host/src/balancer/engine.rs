@@ -247,6 +247,7 @@ impl Engine {
             version: description.version,
             config_schema,
             columns,
+            asks_about_tries: check::asks_about_tries(&imports),
             needs_new_trace: check::needs_new_trace(&exports, &imports),
             exports,
             imports,

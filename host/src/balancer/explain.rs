@@ -27,6 +27,8 @@ pub struct Question {
     pub table: Arc<[Arc<Endpoint>]>,
     /// The requests, in order.
     pub requests: Vec<PickRequest<'static>>,
+    /// The ids of endpoints that each of these requests was already sent to.
+    pub tried: Vec<u64>,
     /// The facts of each of these requests.
     pub facts: Box<dyn RequestFacts + Send>,
 }
@@ -68,7 +70,7 @@ impl Question {
                 facts: Some(&*self.facts),
                 ..*request
             };
-            Some(match balancer.ask(request, &[]) {
+            Some(match balancer.ask(request, &self.tried) {
                 Some(Choice::Endpoint(position)) => Said::Position(position),
                 Some(Choice::Refused(refusal)) => Said::Refused(refusal),
                 Some(Choice::Empty) => Said::NoEndpoint,

@@ -1,12 +1,12 @@
 //! What a balancer may import beside WASI: the load of endpoints, the log, facts of the request of
-//! the pick, and facts of the endpoints of the table.
+//! the pick and its earlier tries, and facts of the endpoints of the table.
 
 use std::sync::Arc;
 
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings::{endpoint_facts, load, log, refusal, request_facts};
+use super::bindings::{endpoint_facts, load, log, refusal, request_facts, tries};
 use super::columns::{Column, Interests};
 use super::endpoint_facts::EndpointFacts;
 use super::facts::{self, BODY_START};
@@ -29,11 +29,22 @@ pub(super) struct LoadView {
     pub(super) facts: EndpointFacts,
     /// How it refuses the request of the pick, if it has said it.
     pub(super) refusal: Option<Refusal>,
+    /// The earlier tries of the request of the pick, while there is a pick.
+    pub(super) tries: Option<EarlierTries>,
     /// The columns that the guest asks for are added here, so that they are observed.
     interests: Arc<Interests>,
 }
 
-/// Where the answers to a guest's questions about load come from, and whether they are kept.
+/// The tries of a request before the one of the pick.
+#[derive(Default)]
+pub(super) struct EarlierTries {
+    /// Status of the last response.
+    pub(super) last_status: Option<u16>,
+    /// The ids of endpoints that were tried, or that had no room.
+    pub(super) tried: Vec<u64>,
+}
+
+/// Where the answers to a guest's questions about load and about tries come from, and whether they are kept.
 pub(super) enum LoadAnswers {
     /// From the endpoints.
     Live,
@@ -50,6 +61,7 @@ impl LoadView {
             endpoints: Arc::new([]),
             changes: None,
             refusal: None,
+            tries: None,
             facts: EndpointFacts::new(matches!(answers, LoadAnswers::Recorded(_))),
             answers,
             interests,
@@ -80,22 +92,30 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     request_facts::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     endpoint_facts::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     refusal::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    tries::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
 
 /// The answer to a guest if nothing has changed.
 const NO_CHANGE: u64 = u64::MAX;
 
+/// The answer, as it is recorded, if there was no response.
+const NO_STATUS: u64 = u64::MAX;
+
 impl LoadView {
     fn value(&self, now: u64, column: u32, position: u32) -> wasmtime::Result<u32> {
         let Some(column) = Column::of_handle(column) else {
             wasmtime::bail!("{column} is not the handle of a column");
         };
-        let Some(endpoint) = self.endpoints.get(position as usize) else {
+        Ok(column.value(self.endpoint(position)?, now))
+    }
+
+    fn endpoint(&self, position: u32) -> wasmtime::Result<&Arc<Endpoint>> {
+        let endpoint = self.endpoints.get(position as usize);
+        endpoint.ok_or_else(|| {
             let length = self.endpoints.len();
-            wasmtime::bail!("it looked at position {position} of a table of {length}");
-        };
-        Ok(column.value(endpoint, now))
+            wasmtime::format_err!("it looked at position {position} of a table of {length}")
+        })
     }
 
     fn of_endpoint(&mut self, id: u64, asked: AskedOfEndpoint) -> Option<String> {
@@ -118,7 +138,7 @@ impl LoadView {
         Ok(u64::from(high) << 32 | u64::from(low))
     }
 
-    /// An answer to a question about load: the live one, which is recorded if a recording is
+    /// An answer to a question about load or tries: the live one, which is recorded if a recording is
     /// running; or the one of the trace.
     fn answer(
         &mut self,
@@ -237,5 +257,24 @@ impl refusal::Host for Guest {
             retry_after,
         });
         Ok(())
+    }
+}
+
+impl tries::Host for Guest {
+    fn last_status(&mut self) -> wasmtime::Result<Option<u16>> {
+        let Some(tries) = &self.own.tries else {
+            return Ok(None);
+        };
+        let status = tries.last_status.map_or(NO_STATUS, u64::from);
+        Ok(u16::try_from(self.own.answer(|_| Ok(status))?).ok())
+    }
+
+    fn was_tried(&mut self, position: u32) -> wasmtime::Result<bool> {
+        let id = self.own.endpoint(position)?.id;
+        let Some(tries) = &self.own.tries else {
+            return Ok(false);
+        };
+        let was_tried = tries.tried.contains(&id).into();
+        Ok(self.own.answer(|_| Ok(was_tried))? != 0)
     }
 }

@@ -9,7 +9,7 @@ use super::bindings::{self, Description};
 use super::check::LoadError;
 use super::columns::Interests;
 use super::fault::Fault;
-use super::imports::{Guest, LoadAnswers, LoadView};
+use super::imports::{EarlierTries, Guest, LoadAnswers, LoadView};
 use super::limits::PickLimits;
 use super::plugin::{Exports, Plugin, Prepared};
 use super::request::Refusal;
@@ -210,6 +210,20 @@ impl Instance {
     /// Answers questions of the next call with these answers, and not from the endpoints.
     pub(super) fn replay(&mut self, answers: Vec<u64>) {
         self.sandbox.guest_mut().own.answers = LoadAnswers::Replayed(answers.into_iter());
+    }
+
+    /// Answers its questions about the tries of a request from now on, until it is told otherwise
+    /// after the pick. `tried` has the ids of endpoints.
+    pub(super) fn begin_tries(&mut self, last_status: Option<u16>, tried: &[u64]) {
+        self.sandbox.guest_mut().own.tries = Some(EarlierTries {
+            last_status,
+            tried: tried.to_vec(),
+        });
+    }
+
+    /// Answers no more questions about tries.
+    pub(super) fn end_tries(&mut self) {
+        self.sandbox.guest_mut().own.tries = None;
     }
 
     /// How it has said that the request is refused, if the last pick returned none.

@@ -39,6 +39,8 @@ pub struct Plugin {
     pub(super) reads_facts: bool,
     /// Whether it may ask for the start of their bodies.
     pub(super) reads_bodies: bool,
+    /// Whether it may ask about earlier tries of a request.
+    pub(super) asks_about_tries: bool,
     /// Whether a trace of it may have what earlier versions of the contract do not know.
     pub(super) needs_new_trace: bool,
     pub(super) prepared: Prepared,

@@ -17,6 +17,9 @@ pub struct PickRequest<'a> {
     pub affinity: Option<u64>,
     /// 0 for the first try.
     pub attempt: u32,
+    /// Status of the response to the last try; none at the first try, and if that try had no
+    /// response.
+    pub last_status: Option<u16>,
     /// The facts of the request, for plugins that ask; none if there is no client's request.
     pub facts: Option<&'a dyn RequestFacts>,
     /// Where the caller wants to read how the endpoint was chosen.

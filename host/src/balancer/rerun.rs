@@ -100,6 +100,10 @@ impl Rerun {
             affinity: pick.affinity,
             attempt: pick.attempt,
         };
+        if self.plugin.asks_about_tries {
+            // Each answer is one of the trace.
+            instance.begin_tries(None, &[]);
+        }
         let weighs = self.plugin.prepared.weighs();
         let without_cost = |position: Option<u32>| Some((position?, RequestCost::NONE));
         let answer = facts::at_hand(&Told(&pick.facts), || {
@@ -112,6 +116,7 @@ impl Rerun {
                 answer.map(without_cost)
             }
         });
+        instance.end_tries();
         match answer {
             Ok(Some((position, cost))) => Ok(answer_of(position, cost, weighs)),
             Ok(None) => Ok(refused(instance.take_refusal())),

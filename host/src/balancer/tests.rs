@@ -89,6 +89,7 @@ fn request(entropy: u64) -> PickRequest<'static> {
         entropy,
         affinity: None,
         attempt: 0,
+        last_status: None,
         facts: None,
         note: None,
     }

@@ -30,6 +30,7 @@ pub(super) const SOURCES: &[(&str, &str)] = sources![
     "part.rs",
     "refusal.rs",
     "tests.rs",
+    "tries.rs",
     "weighted.rs",
     "zones.rs"
 ];

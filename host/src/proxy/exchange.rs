@@ -122,7 +122,7 @@ pub(super) async fn exchange(
     let upstream = &*service.upstream;
     // Allocates only if a try fails.
     let mut tried = Vec::new();
-    let mut attempt = 0;
+    let (mut attempt, mut last_status) = (0, None);
     let first_try = Instant::now();
     let proxy = first_try - outbound.started;
     let mut retry_permit = upstream.retry_permit(|budget| outbound.repeats.budget(budget));
@@ -136,6 +136,7 @@ pub(super) async fn exchange(
             entropy: fastrand::u64(..),
             affinity: outbound.affinity,
             attempt,
+            last_status,
             facts: Some(outbound.facts),
             note: outbound.trace.map(|trace| &trace.pick),
         };
@@ -201,6 +202,7 @@ pub(super) async fn exchange(
                         awaited,
                     });
                 }
+                last_status = Some(status.as_u16());
                 tracing::debug!(
                     upstream = &*upstream.name,
                     attempt,
@@ -225,6 +227,7 @@ pub(super) async fn exchange(
                         attempted.report(Outcome::Broken, took, failure);
                     }
                 }
+                last_status = None;
                 let repeatable = outbound.can_be_repeated(&failure);
                 let (name, address) = (&*upstream.name, &endpoint.address);
                 tracing::debug!(upstream = name, %address, attempt, "a try failed: {failure}");

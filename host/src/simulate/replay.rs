@@ -300,6 +300,7 @@ fn send(
             entropy: pick.entropy.wrapping_add(u64::from(attempt)),
             affinity: pick.affinity,
             attempt,
+            last_status: None,
             facts: Some(&told),
             note: None,
         };

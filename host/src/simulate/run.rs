@@ -246,6 +246,7 @@ impl<'a> World<'a> {
                 entropy: self.entropy.bits(),
                 affinity,
                 attempt: request.attempt,
+                last_status: None,
                 facts: request
                     .prompt
                     .as_ref()

@@ -92,6 +92,7 @@ pub(super) async fn place<T>(
             entropy: fastrand::u64(..),
             affinity,
             attempt,
+            last_status: None,
             facts: Some(&facts),
             note: None,
         };

@@ -98,12 +98,13 @@ impl Inner {
         &mut self,
         balancer: &Balancer,
         request: PickRequest<'_>,
+        tried: &[u64],
     ) -> Result<Option<(usize, RequestCost)>, Unavailable> {
         let is_timed = self.counters.picks >= self.next_timed;
         if is_timed || self.budget.is_watched {
-            return self.ask_watched(balancer, request, is_timed);
+            return self.ask_watched(balancer, request, tried, is_timed);
         }
-        let answer = self.ask(balancer, request);
+        let answer = self.ask(balancer, request, tried);
         if let Some(time) = self.take_overrun() {
             self.note_overrun(time);
         }
@@ -131,6 +132,7 @@ impl Inner {
         &mut self,
         balancer: &Balancer,
         request: PickRequest<'_>,
+        tried: &[u64],
         is_timed: bool,
     ) -> Result<Option<(usize, RequestCost)>, Unavailable> {
         let is_watched = self.budget.is_watched;
@@ -138,7 +140,7 @@ impl Inner {
         let has_instance = matches!(self.slot, Slot::Running(_));
         let cpu = is_watched.then(thread_cpu_time);
         let start = Instant::now();
-        let answer = self.ask(balancer, request);
+        let answer = self.ask(balancer, request, tried);
         let time = start.elapsed();
         if is_timed {
             self.counters.times.observe(time);

@@ -56,7 +56,7 @@ impl Balancer {
         if inner.table.is_empty() {
             return Some(Choice::Empty);
         }
-        match inner.ask(self, request) {
+        match inner.ask(self, request, tried) {
             Ok(Some((position, _))) => {
                 Some(Choice::Endpoint(untried(&inner.table, position, tried)))
             }

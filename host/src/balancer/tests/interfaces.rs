@@ -225,6 +225,31 @@ fn a_plugin_that_weighs_requests_reads_what_it_has_said() {
     assert!(balancer.wants(Observed::Body));
 }
 
+/// A balancer asks in `configure` and with its table too, when there are no tries.
+#[test]
+fn a_plugin_learns_of_earlier_tries_only_in_a_pick() {
+    let (_folder, engine) = shared_engine();
+    let (balancer, journal) = heard(&engine, "avoids-tried");
+    let retry = |last_status, attempt| PickRequest {
+        last_status,
+        attempt,
+        ..request(0)
+    };
+    let chosen = |request, tried: &[u64]| match balancer.pick(request, tried, |e| e.id) {
+        Choice::Endpoint(id) => id,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(chosen(request(0), &[]), 1);
+    assert_eq!(chosen(retry(Some(429), 1), &[1, 9]), 2);
+    assert_eq!(chosen(retry(None, 2), &[1, 2]), 3);
+    balancer.set_endpoints(endpoints(&[1, 1]));
+    assert_eq!(chosen(request(0), &[]), 1);
+    assert_eq!(balancer.counters().fallback_picks, 0);
+    let (lines, _) = journal.read();
+    let messages: Vec<&str> = lines.iter().map(|line| &*line.message).collect();
+    assert_eq!(messages, ["retry 1: Some(429) [0]", "retry 2: None [0, 1]"]);
+}
+
 #[test]
 fn log_lines_of_a_plugin_can_be_read() {
     let (_folder, engine) = shared_engine();

@@ -104,11 +104,14 @@ impl Trial {
             }
             _ => Some(self.chance.u64(..)),
         };
+        let attempt = u32::from(self.chance.u8(0..16) == 0);
         PickRequest {
             now: self.now,
             entropy: self.chance.u64(..),
             affinity,
-            attempt: u32::from(self.chance.u8(0..16) == 0),
+            attempt,
+            // Every other retry follows a try without a response.
+            last_status: (attempt > 0 && self.chance.bool()).then_some(503),
             facts: None,
             note: None,
         }
