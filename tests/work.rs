@@ -163,4 +163,11 @@ fn a_cost_is_counted_until_each_part_of_it_is_done() {
         .expect(200)
         .json();
     assert_eq!(shown["usage"]["u"]["host_choices"], 0, "{shown}");
+    // Explain shows the cost, and counts it nowhere.
+    let asked = json!({"headers": {"x-cost": "30 12"}, "balancer": "weighs"});
+    let explained = gateway.admin_json("POST", "/upstreams/u/explain", &asked);
+    let explained = explained.expect(200).json();
+    let cost = json!({"first_byte": 30, "rest": 12});
+    assert_eq!(explained["answers"][0]["cost"], cost, "{explained}");
+    assert_eq!(load(&gateway), nothing);
 }

@@ -129,11 +129,8 @@ async fn explain(
     let cut_short = said.len() < entropies.len();
     let answers = entropies.iter().zip(&said).map(|(entropy, said)| {
         let mut answer = match said {
-            Said::Position(position) => match table.get(*position) {
-                Some(endpoint) => json!({
-                    "endpoint": targets::shown_id(endpoint.id),
-                    "address": endpoint.address,
-                }),
+            Said::Position(position, cost) => match table.get(*position) {
+                Some(endpoint) => placed(endpoint, *cost),
                 None => json!({}),
             },
             Said::Refused(None) => json!({ "refused": true }),
@@ -170,6 +167,18 @@ async fn explain(
         "cut_short": cut_short,
     });
     Ok(Json(answer).into_response())
+}
+
+/// The endpoint of an answer, with what the request would weigh there if the balancer says it.
+fn placed(endpoint: &endpoint::Endpoint, cost: endpoint::RequestCost) -> Value {
+    let mut answer = json!({
+        "endpoint": targets::shown_id(endpoint.id),
+        "address": endpoint.address,
+    });
+    if cost != endpoint::RequestCost::NONE {
+        answer["cost"] = json!({ "first_byte": cost.first_byte, "rest": cost.rest });
+    }
+    answer
 }
 
 /// The ids of the endpoints that the request was already sent to.

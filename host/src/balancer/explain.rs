@@ -8,7 +8,7 @@ use super::engine::Engine;
 use super::facts::RequestFacts;
 use super::plugin::Plugin;
 use super::request::{Choice, PickRequest, Refusal};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, RequestCost};
 
 /// Longest time for all answers: a balancer that is slow a thousand times is cut short.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,8 +36,8 @@ pub struct Question {
 /// An answer.
 #[derive(Debug)]
 pub enum Said {
-    /// A position of the table.
-    Position(usize),
+    /// A position of the table, and what the request would weigh there.
+    Position(usize, RequestCost),
     /// It refuses the request, and may say how.
     Refused(Option<Refusal>),
     /// It has no answer, for this reason: the host would choose by itself.
@@ -71,7 +71,7 @@ impl Question {
                 ..*request
             };
             Some(match balancer.ask(request, &self.tried) {
-                Some(Choice::Endpoint(position)) => Said::Position(position),
+                Some(Choice::Endpoint((position, cost))) => Said::Position(position, cost),
                 Some(Choice::Refused(refusal)) => Said::Refused(refusal),
                 Some(Choice::Empty) => Said::NoEndpoint,
                 None => Said::Failed(balancer.counters().last_fault.unwrap_or_default()),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::{Balancer, Choice, PickObserver, PickRequest, Slot, Unavailable, untried};
 use crate::balancer::limits::PickLimits;
 use crate::balancer::plugin::Plugin;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, RequestCost};
 
 impl Balancer {
     /// Sets the observer of its picks from the next one on, or none.
@@ -44,21 +44,22 @@ impl Balancer {
         matches!(self.inner.lock().slot, Slot::Running(_))
     }
 
-    /// Asks the plugin for a position to which the caller sends no request. None if it has no
-    /// answer.
+    /// Asks the plugin for a position to which the caller sends no request, and for what that would
+    /// weigh. None if it has no answer.
     pub(in crate::balancer) fn ask(
         &self,
         request: PickRequest<'_>,
         tried: &[u64],
-    ) -> Option<Choice<usize>> {
+    ) -> Option<Choice<(usize, RequestCost)>> {
         let mut inner = self.inner.lock();
         inner.counters.picks += 1;
         if inner.table.is_empty() {
             return Some(Choice::Empty);
         }
         match inner.ask(self, request, tried) {
-            Ok(Some((position, _))) => {
-                Some(Choice::Endpoint(untried(&inner.table, position, tried)))
+            Ok(Some((position, cost))) => {
+                let position = untried(&inner.table, position, tried);
+                Some(Choice::Endpoint((position, cost)))
             }
             Ok(None) => {
                 inner.counters.refused += 1;
