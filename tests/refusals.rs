@@ -74,4 +74,10 @@ fn a_balancer_says_how_a_request_is_refused() {
         (&json!(7), &json!(7)),
         "{rerun}"
     );
+
+    // Only what the balancer has said nothing about is a warning.
+    gateway.terminate();
+    let (_, log) = gateway.wait();
+    let warnings = log.matches("no endpoint may be chosen").count();
+    assert_eq!(warnings, 2, "{log}");
 }

@@ -103,7 +103,14 @@ pub(super) fn no_peer(upstream: &Upstream, unplaced: impl Into<Unplaced>) -> Rej
     let Unplaced { reason, refusal } = unplaced.into();
     upstream.note_without_peer(reason);
     let (upstream, name, code) = (upstream.named, &*upstream.name, reason.code());
-    tracing::warn!(upstream = name, reason = code, "no endpoint may be chosen");
+    match refusal {
+        // The balancer does what it is for, as a rate limit does. A warning for each request would
+        // fill the log.
+        Some(balancer::Refusal { status, .. }) => {
+            tracing::debug!(upstream = name, status, "the balancer refused the request");
+        }
+        None => tracing::warn!(upstream = name, reason = code, "no endpoint may be chosen"),
+    }
     Reject::NoPeer {
         upstream,
         reason,

@@ -14,7 +14,7 @@ use crate::connect::ConnectError;
 use crate::endpoint::{InFlight, Outcome};
 use crate::policy::record::TryOutcome;
 use crate::snapshot::Service;
-use crate::upstream::{AffinityPolicy, Key, NoPeer, Try};
+use crate::upstream::{AffinityPolicy, Key, NoPeer, Try, Unplaced};
 
 /// What balancers may ask about a stream: who its client is.
 struct Facts {
@@ -106,7 +106,7 @@ pub(super) async fn place<T>(
             }
             false => upstream.pick(request, &tried, may_trial),
         };
-        let mut in_flight = picked.map_err(|unplaced| no_peer(service, unplaced.reason))?;
+        let mut in_flight = picked.map_err(|unplaced| no_peer(service, unplaced))?;
         let connecting = Instant::now();
         let connected = tokio::time::timeout(service.connect_timeout, connect(&in_flight)).await;
         let took = connecting.elapsed();
@@ -173,14 +173,19 @@ fn affinity(policy: Option<&AffinityPolicy>, client: &str) -> Option<u64> {
     }
 }
 
-fn no_peer(service: &Service, reason: NoPeer) -> StreamStatus {
+fn no_peer(service: &Service, unplaced: impl Into<Unplaced>) -> StreamStatus {
+    let Unplaced { reason, refusal } = unplaced.into();
     let upstream = &*service.upstream;
     upstream.note_without_peer(reason);
     let (name, code) = (&*upstream.name, reason.code());
-    tracing::warn!(
-        upstream = name,
-        reason = code,
-        "no endpoint may be chosen for a stream"
-    );
+    match refusal {
+        // As for a request: the balancer does what it is for. A stream has no status.
+        Some(_) => tracing::debug!(upstream = name, "the balancer refused the stream"),
+        None => tracing::warn!(
+            upstream = name,
+            reason = code,
+            "no endpoint may be chosen for a stream"
+        ),
+    }
     StreamStatus::Unavailable
 }
