@@ -61,11 +61,12 @@ impl EtcdJournal {
 
     /// Makes a commit in etcd, and returns its head.
     pub(super) fn commit_remotely(
-        &self,
+        &mut self,
         expected: Revision,
         operations: &Operations,
     ) -> Result<StoredHead, CommitError> {
         let refused = |error: &CallError| CommitError::Refused(format!("etcd: {error}"));
+        let settling = self.settling.take();
         let Some(state) = &self.known else {
             return Err(CommitError::Refused("etcd was not read yet".into()));
         };
@@ -77,6 +78,11 @@ impl EtcdJournal {
             return Err(CommitError::Conflict);
         }
         if known.head.parts.is_some() {
+            if let Some(settling) = settling {
+                // Otherwise both would copy all of its rows.
+                let settled = async { tokio::time::timeout(PATIENCE, settling).await };
+                drop(self.runtime.block_on(settled));
+            }
             let settling = large::settle(&self.remote, &known, PATIENCE);
             let settled = self
                 .runtime

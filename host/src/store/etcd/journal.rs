@@ -58,6 +58,8 @@ pub(super) struct EtcdJournal {
     verified: Instant,
     /// Whether etcd has refused a commit, or has not answered it, and was not written since.
     has_refused: bool,
+    /// The task that settles the last large commit of this gateway.
+    pub(super) settling: Option<JoinHandle<()>>,
 }
 
 /// What is known of etcd.
@@ -111,6 +113,7 @@ impl EtcdJournal {
             found: None,
             verified: Instant::now(),
             has_refused: false,
+            settling: None,
         })
     }
 
@@ -369,12 +372,12 @@ impl Journal for EtcdJournal {
         })?;
         if head.head.parts.is_some() {
             let (remote, head) = (Arc::clone(&self.remote), head.clone());
-            self.runtime.spawn(async move {
+            self.settling = Some(self.runtime.spawn(async move {
                 if let Err(error) = large::settle(&remote, &head, LONG).await {
                     tracing::debug!("a large commit is not settled yet: {error}");
                 }
-                sweep(&remote).await;
-            });
+                tokio::spawn(async move { sweep(&remote).await });
+            }));
         }
         if let Some(known) = &mut self.known {
             known.head = head;
