@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Etcd, Gateway, until};
+use crate::harness::{Backend, Etcd, Gateway, Relay, until};
 
 /// The state of the only target of an upstream, as a gateway shows it.
 fn health(gateway: &Gateway) -> String {
@@ -115,4 +115,78 @@ fn what_the_requests_of_a_gateway_find_stays_its_own_and_is_probed_there() {
             health(gateway) == "HEALTHY" && gateway.get("/").status == 200
         });
     }
+}
+
+#[test]
+fn what_a_gateway_has_found_alone_gives_way_to_what_the_others_know() {
+    let etcd = Etcd::start();
+    let relay = Relay::start(etcd.address(0));
+    let a = etcd.gateway().start();
+    let b = etcd.gateway_through(&relay).start();
+    let backend = Backend::start("b");
+    let names: Vec<String> = (0..12).map(|number| format!("u{number:02}")).collect();
+    for name in &names {
+        let upstream = json!({
+            "name": name,
+            "pointsman": { "share_probes": true },
+            "healthchecks": { "active": {
+                "type": "http", "http_path": "/probe", "headers": { "x-of": [name] },
+                "healthy": { "interval": 0.2, "successes": 1 },
+                // What is unhealthy is not probed again while the test runs.
+                "unhealthy": { "interval": 3600, "http_failures": 2 },
+            } },
+        });
+        a.admin_json("POST", "/upstreams", &upstream).expect(201);
+        a.add_target(name, backend.address, 100);
+    }
+    let shown = |gateway: &Gateway, name: &str| {
+        let path = format!("/upstreams/{name}/health");
+        gateway.admin("GET", &path, &[]).text()
+    };
+    let is_unhealthy = |name: &str| shown(&b, name).contains("\"UNHEALTHY\"");
+    until("both have the last one", || {
+        [&a, &b]
+            .iter()
+            .all(|gateway| shown(gateway, "u11").contains("\"HEALTHY\""))
+    });
+    let probes_of = |name: &str| {
+        let probes = backend.probes();
+        probes.iter().filter(|probe| probe.contains(name)).count()
+    };
+    let grows = |name: &str| {
+        let before = probes_of(name);
+        until("a probe has come", || probes_of(name) > before);
+    };
+    // Those that the first gateway probes: its probes go on while the other one is cut off from etcd,
+    // and the other one does not probe them yet.
+    let mut of_a = Vec::new();
+    until("they have divided the upstreams", || {
+        let before: Vec<String> = names.iter().map(|name| shown(&b, name)).collect();
+        names.iter().for_each(|name| grows(name));
+        names.iter().for_each(|name| grows(name));
+        let is_idle = |(name, before): &(&String, &String)| shown(&b, name) == **before;
+        let idle = names.iter().zip(&before).filter(is_idle);
+        of_a = idle.map(|(name, _)| name.clone()).collect();
+        !of_a.is_empty() && of_a.len() < names.len()
+    });
+    relay.cut(true);
+    let before: Vec<String> = of_a.iter().map(|name| shown(&b, name)).collect();
+    until("the other one probes all for itself", || {
+        of_a.iter()
+            .zip(&before)
+            .all(|(name, before)| shown(&b, name) != *before)
+    });
+    a.signal("-STOP");
+    backend.respond_with(500, 0);
+    until("it has found them unhealthy", || {
+        of_a.iter().all(|name| is_unhealthy(name))
+    });
+    b.signal("-STOP");
+    backend.respond_with(0, 0);
+    relay.cut(false);
+    a.signal("-CONT");
+    b.signal("-CONT");
+    until("it has what the first one knows", || {
+        !of_a.iter().any(|name| is_unhealthy(name))
+    });
 }

@@ -178,12 +178,15 @@ impl Upstream {
 
     /// Whether one gateway probes for all of its channel.
     pub fn shares_probes(&self) -> bool {
-        self.policy.extension.share_probes && self.policy.active.is_some()
+        self.policy.shares_probes()
     }
 
     /// Has another gateway probe for this one, or ends that. Addresses that requests have found
     /// unhealthy here are probed here in any case.
     pub fn set_probed_elsewhere(&self, elsewhere: bool) {
+        if !elsewhere {
+            self.shared.members.forget_findings();
+        }
         self.shared.probes.set_elsewhere(elsewhere);
     }
 

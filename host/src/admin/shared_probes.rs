@@ -72,6 +72,9 @@ pub(super) async fn share_probes(admin: &Admin, nodes: &dyn Nodes) {
                     for upstream in shared.values() {
                         upstream.set_probed_elsewhere(false);
                     }
+                    // What is found here meanwhile gives way to what the others know, once the store
+                    // answers again.
+                    sharing.followed.clear();
                 }
                 // Each one goes on as it was.
                 _ => {}
@@ -113,7 +116,13 @@ impl Sharing {
         }
         // Before anything is published: a gateway that takes an upstream over begins with what is
         // known.
-        let (since, findings) = nodes.findings(self.channel, self.since).await?;
+        let (mut since, mut findings) = nodes.findings(self.channel, self.since).await?;
+        if since < self.since {
+            // The store was restored from an earlier state: what it has differs from what is known.
+            (since, findings) = nodes.findings(self.channel, 0).await?;
+            self.known.clear();
+            self.followed.clear();
+        }
         self.since = since;
         for finding in findings {
             let unhealthy = finding.unhealthy.unwrap_or_default();

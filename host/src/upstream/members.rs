@@ -162,6 +162,9 @@ struct Inner {
     members: Vec<Member>,
     /// What is known of addresses that were removed, and when that was.
     gone: HashMap<u64, (Arc<Live>, Instant)>,
+    /// The addresses that another gateway has found unhealthy, in ascending order, while it probes
+    /// for this one.
+    findings: Option<Vec<u64>>,
     /// Ids and weights of the table that the balancer has.
     table: Vec<(u64, u32)>,
 }
@@ -182,6 +185,7 @@ impl Members {
                 targets: Vec::new(),
                 members: Vec::new(),
                 gone: HashMap::new(),
+                findings: None,
                 table: Vec::new(),
             }),
             policy: RwLock::default(),
@@ -310,32 +314,31 @@ impl Members {
         ids
     }
 
-    /// Applies what another gateway has found.
+    /// Applies what another gateway has found, also to the addresses that join later.
     pub(super) fn apply_findings(&self, unhealthy: &[u64]) {
+        let mut unhealthy = unhealthy.to_vec();
+        unhealthy.sort_unstable();
         let mut inner = self.inner.lock();
         let mut changed = false;
         for member in &inner.members {
-            let health = &member.live.health;
-            let (found, known) = (unhealthy.contains(&member.id), health.is_available());
-            let available = match (found, known) {
-                (true, true) => false,
-                (false, false) if health.is_out_by(Source::Active) => true,
-                _ => continue,
-            };
-            health.set(available, Source::Active);
-            changed = true;
-            let verdict = match available {
-                true => "healthy",
-                false => "unhealthy",
-            };
-            tracing::warn!(
-                upstream = &*inner.name, address = %member.address,
-                "active check of another gateway: target marked {verdict}"
+            changed |= apply_finding(
+                &inner.name,
+                &member.address,
+                member.id,
+                &member.live,
+                &unhealthy,
             );
         }
+        inner.findings = Some(unhealthy);
         if changed {
             self.choose(&mut inner);
         }
+    }
+
+    /// Has what another gateway has found count for no address that joins from now on, since this
+    /// gateway probes them.
+    pub(super) fn forget_findings(&self) {
+        self.inner.lock().findings = None;
     }
 
     /// The member of this id as an endpoint, whether it may be chosen or not.
@@ -392,4 +395,28 @@ impl Members {
             None => self.memory.forget(upstream, id),
         }
     }
+}
+
+/// Applies to an address what another gateway has found, unless requests or operators have taken it
+/// out here. Returns whether that has changed its state.
+fn apply_finding(
+    upstream: &str,
+    address: &EndpointAddress,
+    id: u64,
+    live: &Live,
+    unhealthy: &[u64],
+) -> bool {
+    let health = &live.health;
+    let is_found = unhealthy.binary_search(&id).is_ok();
+    let (available, verdict) = match (is_found, health.is_available()) {
+        (true, true) => (false, "unhealthy"),
+        (false, false) if health.is_out_by(Source::Active) => (true, "healthy"),
+        _ => return false,
+    };
+    health.set(available, Source::Active);
+    tracing::warn!(
+        upstream, %address,
+        "active check of another gateway: target marked {verdict}"
+    );
+    true
 }

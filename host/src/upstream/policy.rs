@@ -286,6 +286,11 @@ impl Policy {
         seconds(self.extension.slow_start.window).unwrap_or_default()
     }
 
+    /// Whether one gateway probes for all of its channel.
+    pub fn shares_probes(&self) -> bool {
+        self.extension.share_probes && self.active.is_some()
+    }
+
     /// Whether there are any checks; if not, Kong says `HEALTHCHECKS_OFF`.
     pub fn is_checked(&self) -> bool {
         self.active.is_some() || self.passive.is_some()

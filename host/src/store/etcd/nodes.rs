@@ -15,8 +15,9 @@ use uuid::Uuid;
 use super::super::journal::OpenError;
 use super::super::{Finding, Node, Nodes};
 use super::client::{Client, malformed};
-use super::format::{Keys, json};
+use super::format::{Entry, Keys, json};
 use super::grpc::CallError;
+use super::large;
 use super::messages::{
     Compare, KeyRange, KeyValue, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, PUT, RANGE,
     RangeResponse, Step, TXN, TransactionResponse, changed_since, granted, keep_alive, lease,
@@ -39,9 +40,6 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// Shortest time between two writes of the same gateway.
 const SHORTEST: Duration = Duration::from_millis(100);
-
-/// Most findings of a transaction. Source: etcd, `--max-txn-ops`, which is 128 unless set.
-const FINDINGS: usize = 120;
 
 /// Longest time for the list to be read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -119,17 +117,18 @@ impl EtcdNodes {
     /// Findings are keys without a lease: what a gateway has found holds until another one has found
     /// something else.
     async fn try_publish(&self, channel: &str, findings: Vec<Finding>) -> Result<(), CallError> {
-        for some in findings.chunks(FINDINGS) {
-            let steps = some.iter().map(|finding| {
-                let key = self.remote.keys.finding(channel, finding.upstream);
-                match &finding.unhealthy {
-                    Some(unhealthy) => Step::Put(key, json(unhealthy)),
-                    None => Step::Delete(KeyRange::key(&key)),
-                }
-            });
-            let steps: Vec<Step> = steps.collect();
+        let entries = findings.iter().map(|finding| {
+            let key = self.remote.keys.finding(channel, finding.upstream);
+            let unhealthy = finding.unhealthy.as_ref().map(json);
+            (
+                key,
+                unhealthy.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            )
+        });
+        let entries: Vec<Entry> = entries.collect();
+        for group in large::groups(&entries, large::STEPS) {
             let unread = KeyRange::key(&self.remote.keys.probe());
-            let message = transaction(&[], &steps, &unread);
+            let message = transaction(&[], &large::steps(group), &unread);
             self.remote.client.call(TXN, message.as_bytes()).await?;
         }
         Ok(())

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::super::memory::REMEMBERED;
 use super::super::resolve::Names;
-use super::{Inner, Member, Members};
+use super::{Inner, Member, Members, apply_finding};
 use crate::authority::{Host, written_out};
 use crate::endpoint::{Endpoint, Labels, Live};
 use crate::endpoint_address::EndpointAddress;
@@ -80,11 +80,13 @@ impl Members {
         let policy = self.policy();
         let (share, srv_names) = (policy.extension.share_weight, policy.use_srv_name);
         let checked = policy.is_checked();
+        let shares_probes = policy.shares_probes();
         let mut inner = self.inner.lock();
         let Inner {
             name,
             members,
             gone,
+            findings,
             table,
             ..
         } = &mut *inner;
@@ -132,6 +134,13 @@ impl Members {
                     .unwrap_or_default();
                 if joins && checked {
                     self.recall(name, id, &live);
+                }
+                if let Some(unhealthy) = findings
+                    && joins
+                    && shares_probes
+                {
+                    // What this gateway remembers may be of long ago, and it does not probe.
+                    apply_finding(name, &address, id, &live, unhealthy);
                 }
                 members.push(Member {
                     id,
