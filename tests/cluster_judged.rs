@@ -84,6 +84,7 @@ fn a_rollout_that_breaks_a_bound_falls_back_by_itself_and_says_why() {
     until("the canary has returned", || {
         requests(&[&canary]) == ["old"]
     });
+    assert_eq!(command(&canary, &["status"]).status.code(), Some(2));
     until("all show the outcome", || {
         let states = [&a, &b, &canary].map(|gateway| rollout(gateway)["state"].clone());
         states.iter().all(|state| state == "returned")

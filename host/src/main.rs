@@ -78,7 +78,7 @@ fn main() -> ExitCode {
             Command::Config(command) => config_command(command, &cli.settings),
             Command::Nodes(arguments) => nodes(arguments).map(|()| ExitCode::SUCCESS),
             Command::Top(arguments) => top(arguments).map(|()| ExitCode::SUCCESS),
-            Command::Rollout(command) => rollout(command).map(|()| ExitCode::SUCCESS),
+            Command::Rollout(command) => rollout(command),
             Command::AdminToken(token) => admin_token(token).map(|()| ExitCode::SUCCESS),
         };
         return done.unwrap_or_else(|error| fail(&format!("{error:#}")));

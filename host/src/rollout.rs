@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -17,7 +18,8 @@ use crate::columns::aligned;
 pub enum Arguments {
     /// Has a configuration take effect at the gateways of the channel
     Start(Start),
-    /// Shows the rollout and its figures, or how the last one has ended
+    /// Shows the rollout and its figures, or how the last one has ended; the exit code is 2 if it
+    /// broke a bound
     Status(Asked),
     /// Has it take effect at all gateways
     Promote(Asked),
@@ -81,11 +83,14 @@ pub struct Asked {
 /// Where the Admin API has the rollout.
 const PATH: &str = "/pointsman/rollout";
 
-/// Runs the command.
+/// The exit code of `status` if the rollout broke a bound, so that scripts need not read the lines.
+const RETURNED: u8 = 2;
+
+/// Runs the command. Returns the exit code.
 ///
 /// # Errors
 /// One clear sentence, or the mistakes of the file, one a line.
-pub fn rollout(arguments: &Arguments) -> anyhow::Result<()> {
+pub fn rollout(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match arguments {
         Arguments::Start(start) => {
             let admin = start.gateway.admin()?;
@@ -106,7 +111,14 @@ pub fn rollout(arguments: &Arguments) -> anyhow::Result<()> {
         }
         Arguments::Status(asked) => {
             let admin = asked.gateway.admin()?;
-            print!("{}", status(&last(&admin)?));
+            let rollout = last(&admin)?;
+            print!("{}", status(&rollout));
+            if rollout
+                .get("state")
+                .is_some_and(|state| state == "returned")
+            {
+                return Ok(ExitCode::from(RETURNED));
+            }
         }
         Arguments::Promote(asked) => {
             let answer = asked.gateway.admin()?.post(&format!("{PATH}/promote"))?;
@@ -118,7 +130,7 @@ pub fn rollout(arguments: &Arguments) -> anyhow::Result<()> {
             println!("rollout ended: the channel returns to what the other gateways have");
         }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn text_of(file: &Path) -> anyhow::Result<String> {
@@ -207,6 +219,11 @@ fn status(rollout: &Value) -> String {
     if lines.len() > 1 {
         shown += &aligned(&lines);
     }
+    let gateways = rollout.pointer("/figures/canary/gateways");
+    if ["running", "passed"].contains(&state) && gateways == Some(&0.into()) {
+        shown += "no gateway of the channel has told of it yet: if none is alive, start one with \
+                  --channel canary, or end it with pointsman rollout fall-back\n";
+    }
     shown
 }
 
@@ -273,6 +290,12 @@ mod tests {
         assert_eq!(
             status(&json!({"state": "running", "reason": null})),
             "running\n"
+        );
+        let alone = json!({"state": "running", "figures": {"canary": {"gateways": 0}}});
+        let shown = status(&alone);
+        assert!(
+            shown.ends_with("or end it with pointsman rollout fall-back\n"),
+            "{shown}"
         );
     }
 }

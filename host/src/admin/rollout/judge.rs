@@ -124,6 +124,8 @@ struct Judge {
     known: HashMap<Uuid, (Side, NodeFigures)>,
     /// The longest time for which a gateway has counted, in seconds.
     longest: u64,
+    /// Whether a gateway of the channel was alive at the last look, and has told of the rollout.
+    is_tried: bool,
 }
 
 impl Judge {
@@ -132,18 +134,21 @@ impl Judge {
             evidence: Evidence::new(Instant::now()),
             known: HashMap::new(),
             longest: 0,
+            is_tried: false,
         }
     }
 
     /// Takes in what the gateways tell.
     fn look(&mut self, nodes: &[Node], trial: &Trial) {
         let now = Instant::now();
+        self.is_tried = false;
         for node in nodes {
             let Some(figures) = told(node, trial.id) else {
                 continue;
             };
             self.longest = self.longest.max(figures.seconds);
             let (side, totals) = (side_of(node), totals_of(figures));
+            self.is_tried |= side == Side::Canary;
             let before = self.known.get(&figures.count);
             let before = before.map(|(_, before)| totals_of(before));
             // For a gateway that takes over the task, what was long ago is not recent.
@@ -176,7 +181,8 @@ impl Judge {
             return;
         };
         let is_over = seconds.max(self.longest) as f64 >= duration;
-        let is_judged = is_enough(&trial.bounds, |side| self.evidence.total(side).0);
+        // A rollout of which all gateways have died has not passed, whatever they told before.
+        let is_judged = self.is_tried && self.has_enough(trial);
         let rollout = live(&*admin.store).ok().flatten();
         let state = rollout.and_then(|rollout| RolloutState::of(&rollout.row));
         if !is_over || !is_judged || state != Some(RolloutState::Running) {
@@ -205,6 +211,11 @@ impl Judge {
             }
         }
         self.conclude(admin, trial, ending).await;
+    }
+
+    /// Whether there were enough requests for a judgement.
+    fn has_enough(&self, trial: &Trial) -> bool {
+        is_enough(&trial.bounds, |side| self.evidence.total(side).0)
     }
 
     async fn conclude(&self, admin: &Admin, trial: &Trial, ending: Ending) {
@@ -301,6 +312,20 @@ mod tests {
         assert_eq!(figures["canary"]["requests"], 10);
         assert_eq!(figures["main"]["errors"], 10);
         assert_eq!(figures["main"]["recent"]["requests"], 100);
+    }
+
+    #[test]
+    fn a_channel_without_gateways_does_not_try_a_rollout() {
+        let trial = trial(json!({ "max_error_percent": 50 }));
+        let mut judge = Judge::new();
+        judge.look(
+            &[node(1, "main", [9, 20, 0]), node(2, CANARY, [9, 20, 0])],
+            &trial,
+        );
+        assert!(judge.is_tried && judge.has_enough(&trial));
+        // The only one of the channel dies.
+        judge.look(&[node(1, "main", [10, 30, 0])], &trial);
+        assert!(!judge.is_tried && judge.has_enough(&trial));
     }
 
     #[test]
