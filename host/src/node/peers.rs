@@ -44,15 +44,20 @@ impl Place {
     pub(crate) const ONLY: Self = Self { rank: 0, count: 1 };
 
     /// This gateway's part of a whole number: the parts of all gateways add up to it. A fraction
-    /// counts as one, unless the gateway is the only one, which has all.
-    pub(crate) fn part_of(self, whole: f64) -> f64 {
+    /// counts as one, unless the gateway is the only one, which has all. If there is less than one
+    /// for each gateway, they take turns: `turn` is a number that all of them know, and that grows.
+    pub(crate) fn part_of(self, whole: f64, turn: u64) -> f64 {
         if self.count <= 1 {
             return whole;
         }
         let (whole, count) = (whole.ceil(), f64::from(self.count));
         let each = (whole / count).floor();
         let left = whole - each * count;
-        each + f64::from(f64::from(self.rank) < left)
+        let rank = match each < 1.0 {
+            true => (u64::from(self.rank) + turn % u64::from(self.count)) % u64::from(self.count),
+            false => self.rank.into(),
+        };
+        each + f64::from((rank as f64) < left)
     }
 }
 
@@ -146,15 +151,29 @@ mod tests {
     proptest! {
         #[test]
         fn the_parts_add_up_to_the_whole_and_differ_by_one_at_most(
-            whole in 0.1_f64..1e12, count in 2..200_u32,
+            whole in prop_oneof![0.1_f64..1e12, 0.1_f64..200.0], count in 2..200_u32,
+            turn in any::<u64>(),
         ) {
-            let parts = (0..count).map(|rank| Place { rank, count }.part_of(whole));
-            let parts: Vec<f64> = parts.collect();
+            let parts = (0..count).map(|rank| Place { rank, count }.part_of(whole, turn));
+            let mut parts: Vec<f64> = parts.collect();
+            parts.sort_unstable_by(|one, other| other.total_cmp(one));
             let sum: f64 = parts.iter().sum();
             prop_assert!((sum - whole.ceil()).abs() < 0.5, "{sum} {whole}");
             let (least, most) = (parts[parts.len() - 1], parts[0]);
             prop_assert!(most - least <= 1.0 && least >= 0.0, "{parts:?}");
-            prop_assert!(Place::ONLY.part_of(whole).to_bits() == whole.to_bits());
+            prop_assert!(Place::ONLY.part_of(whole, turn).to_bits() == whole.to_bits());
+        }
+
+        #[test]
+        fn no_gateway_is_without_a_part_for_ever(
+            whole in 0.1_f64..200.0, count in 2..200_u32, turn in 0..u64::MAX - 200,
+        ) {
+            for rank in 0..count {
+                let place = Place { rank, count };
+                let turns = turn..turn + u64::from(count);
+                let all: f64 = turns.map(|turn| place.part_of(whole, turn)).sum();
+                prop_assert!(all >= 1.0, "{rank}");
+            }
         }
     }
 }

@@ -39,7 +39,24 @@ impl Window {
     }
 }
 
+/// Fewest days of a month and of a year.
+const LEAST_DAYS: [u64; 2] = [28, 365];
+
 impl Period {
+    /// A number for the window that contains a time: that of a later window is larger, as a rule by
+    /// one.
+    fn number(self, time: u64) -> u64 {
+        let least = match self {
+            Self::Second => 1,
+            Self::Minute => MINUTE,
+            Self::Hour => HOUR,
+            Self::Day => DAY,
+            Self::Month => LEAST_DAYS[0] * DAY,
+            Self::Year => LEAST_DAYS[1] * DAY,
+        };
+        self.window(time).start / least
+    }
+
     /// The name, as in settings and in the keys of counters.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -148,8 +165,19 @@ pub(super) fn limits(set: &Limits) -> Vec<Limit> {
     all.into_iter().filter_map(limit).collect()
 }
 
-/// This gateway's share of limits; beyond the last limit, the last one again.
-pub(super) fn parts(limits: &[Limit], place: Place) -> [Limit; PERIODS] {
+impl Limit {
+    /// How many requests the window that contains a time allows at the gateway of this place.
+    pub(super) fn part(&self, place: Place, time: u64) -> f64 {
+        match place {
+            Place::ONLY => self.most,
+            place => place.part_of(self.most, self.period.number(time)),
+        }
+    }
+}
+
+/// This gateway's share of limits in the windows that contain a time; beyond the last limit, the last
+/// one again.
+pub(super) fn parts(limits: &[Limit], place: Place, time: u64) -> [Limit; PERIODS] {
     std::array::from_fn(|at| {
         let limit = limits.get(at).or(limits.last());
         let limit = limit.copied().unwrap_or(Limit {
@@ -157,7 +185,7 @@ pub(super) fn parts(limits: &[Limit], place: Place) -> [Limit; PERIODS] {
             most: 0.0,
         });
         Limit {
-            most: place.part_of(limit.most),
+            most: limit.part(place, time),
             ..limit
         }
     })
@@ -213,6 +241,8 @@ mod tests {
                 prop_assert_eq!(period.window(window.start), window);
                 prop_assert_eq!(period.window(window.end - 1), window);
                 prop_assert_eq!(period.window(window.end).start, window.end);
+                prop_assert_eq!(period.number(window.end - 1), period.number(window.start));
+                prop_assert!(period.number(window.end) > period.number(time));
             }
         }
 

@@ -158,7 +158,7 @@ impl Policy for RateLimiting {
             Counts::Local(resources) => resources.rate_limits.take(&key, &self.limits, now),
             Counts::Share { resources, .. } => {
                 let place = PEERS.place();
-                let limits = period::parts(&self.limits, place);
+                let limits = period::parts(&self.limits, place, now);
                 let limits = &limits[..self.limits.len()];
                 let usage = resources.rate_limits.take(&key, limits, now);
                 return Access::Done(self.decide_at(request, usage, now, place));
@@ -206,6 +206,8 @@ struct Standing {
     reset: u64,
     /// Which share of the limits holds.
     place: Place,
+    /// When this was, in seconds since 1970.
+    now: u64,
 }
 
 impl Standing {
@@ -214,7 +216,7 @@ impl Standing {
         let mut remaining = [0.0; PERIODS];
         let mut tightest = 0;
         for (at, (limit, count)) in limits.iter().zip(usage.counts).enumerate() {
-            remaining[at] = (place.part_of(limit.most) - count as f64 - own).max(0.0);
+            remaining[at] = (limit.part(place, now) - count as f64 - own).max(0.0);
             // The limits are in the order of their windows.
             if remaining[at] <= remaining[tightest] {
                 tightest = at;
@@ -229,13 +231,14 @@ impl Standing {
             tightest,
             reset,
             place,
+            now,
         }
     }
 
     fn write(&self, limits: &[Limit], headers: &mut HeaderMap) {
         for (at, (limit, remaining)) in limits.iter().zip(self.remaining).enumerate() {
             let (of_limit, of_remaining) = names(limit.period);
-            let most = number(self.place.part_of(limit.most));
+            let most = number(limit.part(self.place, self.now));
             let remaining = number(remaining);
             if at == self.tightest {
                 headers.insert(LIMIT, most.clone());

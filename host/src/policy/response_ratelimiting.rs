@@ -88,10 +88,10 @@ impl NamedLimit {
 
     /// What is left of each period; less than nothing if requests in progress at the same time have
     /// exceeded the limit together.
-    fn left(&self, usage: &Usage, place: Place) -> impl Iterator<Item = f64> {
+    fn left(&self, usage: &Usage, place: Place, now: u64) -> impl Iterator<Item = f64> {
         let counts = usage.counts;
         let periods = self.periods.iter().zip(counts);
-        periods.map(move |(limit, count)| place.part_of(limit.most) - count as f64)
+        periods.map(move |(limit, count)| limit.part(place, now) - count as f64)
     }
 }
 
@@ -153,7 +153,7 @@ impl ResponseRatelimiting {
         let mut exceeded = None;
         for (limit, usage) in self.limits.iter().zip(&counted.usages) {
             let least = limit
-                .left(usage, counted.place)
+                .left(usage, counted.place, counted.now)
                 .fold(f64::INFINITY, f64::min);
             if let Some(name) = &limit.left {
                 let headers = &mut request.head.headers;
@@ -301,14 +301,18 @@ impl Policy for ResponseRatelimiting {
         let each = self.limits.iter().zip(&counted.usages).zip(&amounts);
         for ((limit, usage), amount) in each {
             for ((period, left), told) in
-                (limit.periods.iter().zip(limit.left(usage, counted.place))).zip(&limit.told)
+                (limit
+                    .periods
+                    .iter()
+                    .zip(limit.left(usage, counted.place, counted.now)))
+                .zip(&limit.told)
             {
                 exceeded |= *amount > 0 && left <= 0.0;
                 if let Some((of_limit, of_left)) = told
                     && !self.config.hide_client_headers
                 {
                     let headers = &mut response.head.headers;
-                    headers.insert(of_limit, number(counted.place.part_of(period.most)));
+                    headers.insert(of_limit, number(period.part(counted.place, counted.now)));
                     headers.insert(of_left, number((left - *amount as f64).max(0.0)));
                 }
             }
