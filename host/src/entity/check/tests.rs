@@ -1,0 +1,127 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::authority::Authority;
+
+#[test]
+fn a_range_has_a_plain_number_of_bits() {
+    for right in ["10.0.0.0/8", "10.1.2.3", "0.0.0.0/0", "::/0", "::1/128"] {
+        assert!(ip_or_cidr(right).is_ok(), "{right}");
+    }
+    for wrong in [
+        "",
+        "10.0.0.0/",
+        "10.0.0.0/33",
+        "10.0.0.0/+8",
+        "10.0.0.0/008",
+        "010.0.0.0/8",
+        "10.0.0.0/8/8",
+        "::/129",
+        "a.example",
+    ] {
+        assert!(ip_or_cidr(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn targets_are_stored_in_one_form() {
+    for (written, stored) in [
+        ("a.example", "a.example:8000"),
+        ("A.example:80", "A.example:80"),
+        ("127.000.000.001:9", "127.0.0.1:9"),
+        ("::1", "[0000:0000:0000:0000:0000:0000:0000:0001]:8000"),
+        ("[::1]:81", "[0000:0000:0000:0000:0000:0000:0000:0001]:81"),
+        ("unix:/run/A.sock", "unix:/run/A.sock"),
+        ("unix:80", "unix:80"),
+    ] {
+        assert_eq!(normalize_target(written).as_deref(), Some(stored));
+    }
+    for wrong in [
+        "",
+        "a b",
+        "1.2.3.4.5",
+        "a:99999",
+        "-:1",
+        "a..b",
+        "300.1.1.1",
+        "123",
+        "123:80",
+        "a:+80",
+        "unix:run/a.sock",
+    ] {
+        assert_eq!(normalize_target(wrong), None, "{wrong}");
+    }
+    assert_eq!(same_target("unix:/run/A").as_deref(), Some("unix:/run/A"));
+}
+
+#[test]
+fn hosts_are_addresses_or_names_without_port() {
+    for right in ["a.example", "127.0.0.1", "::1", "a_b", "a.example."] {
+        assert_eq!(host(right), Ok(()), "{right}");
+    }
+    for wrong in ["123", "1.2.3", "123.", "300.1.1.1", "123:80", "a:b", "[::1"] {
+        assert_eq!(host(wrong), Err(format!("invalid value: {wrong}")));
+    }
+    assert_eq!(host("a:80"), Err("must not have a port".into()));
+    assert_eq!(host("a b"), Err("invalid value: a b".into()));
+}
+
+#[test]
+fn wildcards_are_whole_labels_at_an_end() {
+    assert_eq!(route_host("*.example.com"), Ok(()));
+    assert_eq!(route_host("example.*:8000"), Ok(()));
+    assert!(
+        route_host("a.*.c")
+            .unwrap_err()
+            .contains("leftmost or rightmost label")
+    );
+    assert!(
+        route_host("*.a.*")
+            .unwrap_err()
+            .contains("at most one wildcard")
+    );
+    assert!(route_host("*a.example").is_err());
+}
+
+#[test]
+fn paths_of_routes_are_normal_or_regular_expressions() {
+    for right in ["/a%20b", "/a b", "/{a}|b[c]^", "/\u{e4}", "/a%FF", "/%2F"] {
+        assert_eq!(route_path(right), Ok(()), "{right}");
+    }
+    assert_eq!(
+        route_path("/%7bx"),
+        Err("non-normalized path, consider use '/{x' instead".into())
+    );
+    assert_eq!(
+        route_path("/a b%\u{e4}"),
+        Err("invalid url-encoded value: '%\u{e4}'".into())
+    );
+    assert_eq!(
+        route_path("/a/../%62"),
+        Err("non-normalized path, consider use '/b' instead".into())
+    );
+    assert_eq!(route_path("~/a/\\d+$"), Ok(()));
+    assert!(
+        route_path("~/a(")
+            .unwrap_err()
+            .starts_with("invalid regex: '/a('")
+    );
+    assert!(
+        route_path("a")
+            .unwrap_err()
+            .starts_with("should start with: / (fixed")
+    );
+    assert_eq!(path("/a%2"), Err("invalid url-encoded value: '%2'".into()));
+}
+
+proptest! {
+    #[test]
+    fn a_stored_target_is_its_own_form(text in "[a-z0-9.:\\[\\]-]{0,20}") {
+        if let Some(stored) = normalize_target(&text) {
+            prop_assert_eq!(normalize_target(&stored), Some(stored.clone()));
+            let read = Authority::of_setting(&stored);
+            prop_assert!(read.is_some_and(|read| read.port.is_some()));
+            prop_assert_eq!(same_target(&text), same_target(&stored));
+        }
+    }
+}
