@@ -1,5 +1,7 @@
 //! Makes the stored configuration that of a document, in one step.
 
+mod refused;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -16,9 +18,11 @@ use crate::config::{self, RouterFlavor};
 use crate::declarative::{
     self, ChangeKind, CheckContext, Components, Configuration, Difference, Entity, Mistakes, Text,
 };
-use crate::entity::{Kind, Reference, Row};
+use crate::entity::{Kind, Row};
 use crate::pattern::PatternMemory;
 use crate::store::{self, Revision, Store, Stored, Write};
+pub(crate) use refused::Refused;
+use refused::refused;
 
 /// What an import needs of the gateway.
 #[derive(Clone)]
@@ -40,26 +44,6 @@ pub(crate) struct Imported {
     pub(crate) differences: Vec<Difference>,
     /// None if nothing was written.
     pub(crate) revision: Option<Revision>,
-}
-
-/// Why nothing was imported.
-pub(crate) enum Refused {
-    /// What is wrong with the document.
-    Mistakes(Mistakes),
-    /// Something else is wrong.
-    For(Error),
-}
-
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        Self::For(error)
-    }
-}
-
-impl From<store::Error> for Refused {
-    fn from(error: store::Error) -> Self {
-        Self::For(error.into())
-    }
 }
 
 impl CheckContext for Importer {
@@ -423,73 +407,6 @@ impl Brought {
             Some(_) => Self::Wrong(error.message()),
             None => Self::For(error),
         }
-    }
-}
-
-/// Why the store does not take the rows of a document, at the entity that is to blame.
-fn refused(configuration: &Configuration, error: store::Error) -> Refused {
-    let mut mistakes = Mistakes::default();
-    let mut blame = |kind: Kind, is_it: &dyn Fn(&Entity) -> bool, message: String| {
-        let mut all = configuration.entities.iter().enumerate();
-        if let Some((number, entity)) = all.find(|(_, entity)| entity.kind == kind && is_it(entity))
-        {
-            mistakes.among_entities(number, entity, message);
-        }
-    };
-    match &error {
-        store::Error::UniqueKeyTaken { kind, values, .. } => {
-            let declaration = kind.declaration();
-            let told = values.iter().map(|(field, value)| match value {
-                _ if declaration.is_secret(field) => format!("the same {field}"),
-                Value::String(text) => format!("{field} set to '{text}'"),
-                value => format!("{field} set to '{value}'"),
-            });
-            let told = told.collect::<Vec<_>>().join(" and ");
-            let message = format!(
-                "uniqueness violation: '{}' entity with {told} exists already",
-                kind.name()
-            );
-            let has_all = |entity: &Entity| {
-                values
-                    .iter()
-                    .all(|(field, value)| entity.row.get(field) == Some(value))
-            };
-            blame(*kind, &has_all, message);
-        }
-        store::Error::ReferenceMissing {
-            kind,
-            field,
-            to,
-            value,
-        } => {
-            let message = format!(
-                "invalid reference '{field}: {value}' (no such entry in '{}')",
-                to.name()
-            );
-            let refers = |entity: &Entity| {
-                let mut references = kind.references().iter();
-                let reference = references.find(|reference: &&Reference| reference.field == *field);
-                reference.is_some_and(|reference| reference.values(&entity.row).contains(&value))
-            };
-            blame(*kind, &refers, message);
-        }
-        store::Error::StillReferenced {
-            kind,
-            id,
-            by,
-            referrer,
-        } => {
-            let (kind, by) = (kind.name(), by.name());
-            return Refused::For(Error::bad_request(format!(
-                "the document is without the row {id} of {kind}, to which the row {referrer} of {by} \
-                 still refers"
-            )));
-        }
-        _ => {}
-    }
-    match mistakes.is_empty() {
-        true => Refused::For(error.into()),
-        false => Refused::Mistakes(mistakes),
     }
 }
 
