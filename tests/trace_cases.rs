@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::canary::Case;
 use crate::harness::{
-    Backend, Collector, Export, Gateway, Raw, Setup, add_global_plugin, attribute, exchange, guest,
-    hex, with_backend,
+    Backend, Collector, Export, Gateway, Raw, Setup, add_consumer, add_credential,
+    add_global_plugin, add_plugin, attribute, exchange, guest, hex, with_backend, with_route,
 };
 use crate::traces::every;
 
@@ -36,6 +36,24 @@ fn a_pick_of_a_canary_names_it_and_its_version() {
             assert_eq!(digest == case.digest, is_canary, "{span}");
         }
     }
+}
+
+#[test]
+fn a_request_that_is_refused_before_its_consumers_plugin_runs_is_traced_by_it() {
+    let (gateway, _backend) = with_route();
+    let id = add_consumer(&gateway, "jane");
+    add_credential(&gateway, &id, "key-auth", json!({ "key": "jane" }));
+    add_global_plugin(&gateway, "key-auth", json!({}));
+    add_global_plugin(&gateway, "ip-restriction", json!({ "deny": ["127.0.0.1"] }));
+    // This one begins the trace, before it is known who the request is from.
+    let of_all = traced(&gateway);
+    let of_jane = Collector::start();
+    let scope = json!({ "consumer": { "username": "jane" } });
+    add_plugin(&gateway, "opentelemetry", every(&of_jane), scope);
+    gateway.get_with("/", &[("apikey", "jane")]).expect(403);
+    let export = of_jane.next();
+    assert_eq!(of(&export, "kong", "pointsman.policy"), "ip-restriction");
+    assert!(of_all.is_idle());
 }
 
 #[test]

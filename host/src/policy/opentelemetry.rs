@@ -145,8 +145,7 @@ impl Policy for OpenTelemetry {
     }
 
     fn response(&self, response: &mut Response<'_>) {
-        let trace = response.trace.filter(|trace| trace.plugin == self.plugin);
-        if let (Some(name), Some(trace)) = (&self.shown_in, trace)
+        if let (Some(name), Some(trace)) = (&self.shown_in, response.trace)
             && let Ok(value) = HeaderValue::try_from(trace.id.to_string())
         {
             response.head.headers.insert(name.clone(), value);
@@ -157,9 +156,10 @@ impl Policy for OpenTelemetry {
         let LogRecord::Request(request) = record else {
             return;
         };
-        let trace = request.trace.as_ref();
-        let is_own = trace.is_some_and(|trace| trace.is_sampled && trace.plugin == self.plugin);
-        if let Some(queue) = self.queue.as_ref().filter(|_| is_own) {
+        // Another plugin may have begun the trace: if this one is for a consumer, and a plugin has
+        // answered before this one had its turn. There is one of them for each request.
+        let is_sampled = request.trace.as_ref().is_some_and(|trace| trace.is_sampled);
+        if let Some(queue) = self.queue.as_ref().filter(|_| is_sampled) {
             queue.push(record);
         }
     }
