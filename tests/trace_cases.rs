@@ -57,6 +57,15 @@ fn a_request_that_is_refused_before_its_consumers_plugin_runs_is_traced_by_it() 
 }
 
 #[test]
+fn a_credential_in_the_query_of_a_request_without_a_route_is_not_sent() {
+    let gateway = Gateway::start();
+    let collector = traced(&gateway);
+    gateway.get("/none?apikey=topkey1&x=1").expect(404);
+    let export = collector.next();
+    assert_eq!(of(&export, "kong", "url.query"), "apikey=REDACTED&x=1");
+}
+
+#[test]
 fn a_fallback_pick_says_why() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");

@@ -3,9 +3,11 @@
 //! Spans have Kong's names where Kong has them. Their attributes are those of OpenTelemetry's
 //! semantic conventions, and the gateway's own, which begin with `pointsman.`.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use http::{Method, Version};
+use percent_encoding::percent_decode_str;
 
 use crate::clock::since_1970;
 use crate::otlp::{KeyValue, Span, SpanKind, Status, StatusCode, Value};
@@ -102,10 +104,8 @@ impl Builder<'_> {
         attributes.add("url.scheme", record.scheme);
         let path = record.uri.path();
         attributes.some("url.path", record.unread_line.is_none().then_some(path));
-        attributes.some(
-            "url.query",
-            record.query().filter(|query| !query.is_empty()),
-        );
+        let query = record.query().filter(|query| !query.is_empty());
+        attributes.some("url.query", query.map(without_secrets).as_deref());
         let host = record.host.as_deref().filter(|host| !host.is_empty());
         attributes.some("server.address", host);
         attributes.add("server.port", i64::from(record.server.port()));
@@ -268,6 +268,46 @@ impl Attributes<'_> {
             (None, None) => {}
         }
     }
+}
+
+/// Arguments whose values are not sent. A request that is answered before its credentials are
+/// hidden has them in its query. Source: OpenTelemetry's semantic conventions, `url.query`, for the
+/// signatures of URLs; the defaults of the plugins `key-auth` and `jwt`; and RFC 6750, 2.3.
+const SECRET_ARGUMENTS: [&str; 10] = [
+    "apikey",
+    "jwt",
+    "access_token",
+    "AWSAccessKeyId",
+    "Signature",
+    "sig",
+    "X-Goog-Signature",
+    "X-Amz-Signature",
+    "X-Amz-Credential",
+    "X-Amz-Security-Token",
+];
+
+/// A query with `REDACTED` in place of the values of [`SECRET_ARGUMENTS`], in whatever case and
+/// escaping their names are.
+fn without_secrets(query: &str) -> Cow<'_, str> {
+    let is_secret = |argument: &str| {
+        let name = argument.split_once('=').map(|(name, _)| name);
+        let name = name.map(|name| percent_decode_str(name).decode_utf8_lossy());
+        name.is_some_and(|name| {
+            let mut secret = SECRET_ARGUMENTS.iter();
+            secret.any(|secret| secret.eq_ignore_ascii_case(&name))
+        })
+    };
+    if !query.split('&').any(is_secret) {
+        return query.into();
+    }
+    let shown = query.split('&').map(|argument| {
+        let name = argument.split_once('=').map(|(name, _)| name);
+        match name.filter(|_| is_secret(argument)) {
+            Some(name) => format!("{name}=REDACTED"),
+            None => argument.to_owned(),
+        }
+    });
+    shown.collect::<Vec<_>>().join("&").into()
 }
 
 fn failed(message: &str) -> Status {

@@ -283,3 +283,21 @@ fn only_the_spans_that_are_wanted_are_made() {
     record.trace = None;
     assert!(spans(&record).is_empty());
 }
+
+#[test]
+fn values_of_secret_arguments_are_not_sent() {
+    for (query, shown) in [
+        ("a=1&apikey=topkey1&b", "a=1&apikey=REDACTED&b"),
+        (
+            "APIKey=k&x-amz-SIGNATURE=s=t",
+            "APIKey=REDACTED&x-amz-SIGNATURE=REDACTED",
+        ),
+        ("%61pi%6bey=k&sig=", "%61pi%6bey=REDACTED&sig=REDACTED"),
+        ("apikeys=1&sig&=2&&a=apikey", "apikeys=1&sig&=2&&a=apikey"),
+    ] {
+        assert_eq!(without_secrets(query), shown);
+    }
+    let mut record = record();
+    record.uri = Uri::from_static("/a?jwt=e.y.J");
+    with(&spans(&record)[0], &[("url.query", "jwt=REDACTED")]);
+}
