@@ -374,7 +374,10 @@ fn the_settings_say_how_many_requests_are_traced_and_which_spans_they_have() {
     let (gateway, _backend) = with_backend(setup);
     let collector = Collector::start();
     let settings = json!({"endpoint": collector.url(), "queue": {"max_batch_size": 1}});
-    add_global_plugin(&gateway, "opentelemetry", settings);
+    let id = add_global_plugin(&gateway, "opentelemetry", settings);
+    let plugin = gateway.admin("GET", &format!("/plugins/{id}"), &[]).json();
+    assert_eq!(plugin["config"]["traces_endpoint"], collector.url());
+    assert!(plugin["config"].get("endpoint").is_none(), "as in Kong");
     let sent = received(gateway.get("/"));
     let export = collector.next();
     let names: Vec<&str> = export.spans().iter().map(|span| &*span.name).collect();

@@ -62,6 +62,8 @@ pub struct Shorthand {
     pub path: &'static [&'static str],
     /// What to use in its place.
     pub message: &'static str,
+    /// Whether answers show it as well, and the schema names the field that it stands for.
+    pub is_echoed: bool,
 }
 
 /// Why a field should not be used any more. It still works.

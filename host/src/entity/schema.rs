@@ -107,7 +107,9 @@ impl Walk {
                 message: shorthand.message,
                 old_default: None,
             });
-            deprecation.insert("replaced_with".into(), json!([{ "path": shorthand.path }]));
+            if shorthand.is_echoed {
+                deprecation.insert("replaced_with".into(), json!([{ "path": shorthand.path }]));
+            }
             attributes.insert("deprecation".into(), deprecation.into());
             json!({ shorthand.field.name: attributes })
         });

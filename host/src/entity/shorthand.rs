@@ -85,11 +85,11 @@ fn text(value: &Value) -> String {
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Shows under each earlier name the value of the field that it stands for.
+/// Shows under each earlier name that is echoed the value of the field that it stands for.
 pub(super) fn add_echoes(fields: &[Field], row: &mut Row) {
     for (field, inner, record) in records(fields, row) {
         add_echoes(inner, record);
-        for shorthand in field.shorthands {
+        for shorthand in field.shorthands.iter().filter(|one| one.is_echoed) {
             let mut names = shorthand.path.iter();
             let first = names.next().and_then(|name| record.get(*name));
             let value = first.and_then(|first| names.try_fold(first, |v, name| v.get(*name)));

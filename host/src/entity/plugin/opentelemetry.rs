@@ -128,6 +128,7 @@ pub(super) static KIND: PluginKind = PluginKind {
                 field: Field::string("endpoint"),
                 path: &["traces_endpoint"],
                 message: "config.endpoint is deprecated: use config.traces_endpoint",
+                is_echoed: false,
             }]),
         ],
         entity_checks: &[EntityCheck::AtLeastOneOf(&[

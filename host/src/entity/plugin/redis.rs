@@ -36,46 +36,55 @@ pub(super) const EARLIER_NAMES: &[Shorthand] = &[
         field: Field::string("redis_host"),
         path: &["redis", "host"],
         message: "config.redis_host is deprecated: use config.redis.host",
+        is_echoed: true,
     },
     Shorthand {
         field: Field::integer("redis_port"),
         path: &["redis", "port"],
         message: "config.redis_port is deprecated: use config.redis.port",
+        is_echoed: true,
     },
     Shorthand {
         field: Field::string("redis_password").secret().may_be_empty(),
         path: &["redis", "password"],
         message: "config.redis_password is deprecated: use config.redis.password",
+        is_echoed: true,
     },
     Shorthand {
         field: Field::string("redis_username"),
         path: &["redis", "username"],
         message: "config.redis_username is deprecated: use config.redis.username",
+        is_echoed: true,
     },
     Shorthand {
         field: Field::boolean("redis_ssl"),
         path: &["redis", "ssl"],
         message: "config.redis_ssl is deprecated: use config.redis.ssl",
+        is_echoed: true,
     },
     Shorthand {
         field: Field::boolean("redis_ssl_verify"),
         path: &["redis", "ssl_verify"],
         message: "config.redis_ssl_verify is deprecated: use config.redis.ssl_verify",
+        is_echoed: true,
     },
     Shorthand {
         field: Field::string("redis_server_name"),
         path: &["redis", "server_name"],
         message: "config.redis_server_name is deprecated: use config.redis.server_name",
+        is_echoed: true,
     },
     Shorthand {
         field: Field::integer("redis_timeout"),
         path: &["redis", "timeout"],
         message: "config.redis_timeout is deprecated: use config.redis.timeout",
+        is_echoed: true,
     },
     Shorthand {
         field: Field::integer("redis_database"),
         path: &["redis", "database"],
         message: "config.redis_database is deprecated: use config.redis.database",
+        is_echoed: true,
     },
 ];
 
