@@ -296,6 +296,8 @@ impl Traffic {
 
     /// Collects until the result is dropped. There is one at a time.
     pub(crate) fn watch(&self) -> Watching<'_> {
+        // A thread may have noted something after the last watcher had forgotten all.
+        drop(self.take());
         self.collected.fetch_or(WINDOWS, Ordering::Relaxed);
         Watching(self)
     }

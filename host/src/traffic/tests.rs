@@ -53,6 +53,15 @@ fn nothing_is_collected_once_a_watcher_was_dropped() {
 }
 
 #[test]
+fn what_was_noted_before_a_watcher_came_is_not_shown_to_it() {
+    let traffic = Traffic::new();
+    traffic.note_try(&"u".into(), a_try(1, 200, 10, 0));
+    let watching = traffic.watch();
+    assert!(traffic.take().upstreams.is_empty());
+    drop(watching);
+}
+
+#[test]
 fn samples_are_apart_and_bounded() {
     let traffic = Traffic::new();
     let name: Arc<str> = "u".into();
