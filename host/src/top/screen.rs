@@ -289,7 +289,7 @@ const HEALTHY: &str = "healthy";
 const NO_TARGET: &str = "no target";
 
 fn keys(overview: &Overview) -> String {
-    let mut text = "q quit   ↑↓ upstream   r reverse   order:".to_owned();
+    let mut text = "q quit  ↑↓ upstream  r reverse  order:".to_owned();
     for order in Order::ALL {
         let mark = if order == overview.order { "*" } else { "" };
         let _ = write!(text, " {} {}{mark}", char::from(order.key()), order.name());
@@ -474,6 +474,11 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn the_keys_fit_on_a_usual_terminal() {
+        assert!(keys(&overview(0)).chars().count() <= 80);
     }
 
     proptest! {
