@@ -120,7 +120,7 @@ fn watch(feed: &Feed, overview: &mut Overview, looks: Looks) -> anyhow::Result<(
                 rows: size.1,
                 looks,
             };
-            terminal.draw(&screen.lines(overview))?;
+            terminal.draw(&screen.lines(overview), size.1)?;
             drawn = Some(size);
         }
         if let Some(news) = feed.next(Duration::ZERO)? {

@@ -67,19 +67,9 @@ impl Terminal {
         }
     }
 
-    /// Draws lines from the top, in place of what was there.
-    pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
-        let mut text = "\x1b[H".to_owned();
-        for (number, line) in lines.iter().enumerate() {
-            if number > 0 {
-                text.push_str("\r\n");
-            }
-            text.push_str(line);
-            // What is left of a longer line.
-            text.push_str("\x1b[K");
-        }
-        text.push_str("\x1b[J");
-        write(&text)
+    /// Draws lines from the top of so many rows, in place of what was there.
+    pub(super) fn draw(&mut self, lines: &[String], rows: usize) -> io::Result<()> {
+        write(&drawn(lines, rows))
     }
 
     /// The next key that means something, if there is one within this time.
@@ -119,6 +109,20 @@ impl Drop for Terminal {
     }
 }
 
+/// What draws lines from the top of so many rows, in place of what was there. A row is erased before it
+/// is written, since the cursor stays on the last character of a line that is as wide as the terminal.
+fn drawn(lines: &[String], rows: usize) -> String {
+    let mut text = "\x1b[H".to_owned();
+    for row in 0..rows.max(lines.len()) {
+        if row > 0 {
+            text.push_str("\r\n");
+        }
+        text.push_str("\x1b[K");
+        text.push_str(lines.get(row).map_or("", String::as_str));
+    }
+    text
+}
+
 fn write(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -131,12 +135,13 @@ fn end_on_signals(ends: &Arc<AtomicBool>) -> io::Result<()> {
         .enable_all()
         .build()?;
     let ends = Arc::clone(ends);
-    let (mut terminated, mut interrupted, mut hung_up) = {
+    let (mut terminated, mut interrupted, mut hung_up, mut quit) = {
         let _entered = runtime.enter();
         (
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
             signal(SignalKind::hangup())?,
+            signal(SignalKind::quit())?,
         )
     };
     std::thread::Builder::new()
@@ -147,6 +152,7 @@ fn end_on_signals(ends: &Arc<AtomicBool>) -> io::Result<()> {
                     _ = terminated.recv() => {}
                     _ = interrupted.recv() => {}
                     _ = hung_up.recv() => {}
+                    _ = quit.recv() => {}
                 }
             });
             ends.store(true, Ordering::Relaxed);
@@ -172,6 +178,13 @@ fn key_of(bytes: &[u8]) -> Option<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_erased_before_they_are_written() {
+        let lines = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(drawn(&lines, 2), "\x1b[H\x1b[Ka\r\n\x1b[Kb");
+        assert_eq!(drawn(&lines, 3), "\x1b[H\x1b[Ka\r\n\x1b[Kb\r\n\x1b[K");
+    }
 
     #[test]
     fn keys_mean_what_the_screen_says() {
