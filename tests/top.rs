@@ -223,16 +223,38 @@ fn a_terminal_is_drawn_ordered_resized_and_put_back() {
 }
 
 #[test]
-fn a_signal_puts_the_terminal_back_and_a_restart_is_survived() {
+fn a_gateway_that_is_stuck_is_not_shown_as_if_it_were_not() {
     let (gateway, _backends) = with_two_upstreams();
     let mut top = Watched::start(&gateway, 100, 30);
     top.wait_for("UPSTREAM");
-    gateway.terminate();
-    top.wait_for("no newer figures: ");
-    let pid = top.child.id().to_string();
-    let sent = Command::new("kill").args(["-TERM", &pid]).status();
-    assert!(sent.unwrap().success());
+    let pid = gateway.pid().to_string();
+    let send = |signal: &str| {
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.unwrap().success());
+    };
+    send("-STOP");
+    top.wait_for("no newer figures: none have come for 5 s");
+    send("-CONT");
+    top.press("q");
     top.wait_for_end();
+}
+
+#[test]
+fn a_signal_puts_the_terminal_back_and_a_restart_is_survived() {
+    let (gateway, _backends) = with_two_upstreams();
+    let tops = ["-TERM", "-QUIT"].map(|signal| {
+        let mut top = Watched::start(&gateway, 100, 30);
+        top.wait_for("UPSTREAM");
+        (signal, top)
+    });
+    gateway.terminate();
+    for (signal, mut top) in tops {
+        top.wait_for("no newer figures: ");
+        let pid = top.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.unwrap().success());
+        top.wait_for_end();
+    }
     until("the gateway has ended", || {
         gateway.try_admin("GET", "/", &[]).is_none()
     });

@@ -13,7 +13,7 @@ use anyhow::bail;
 use clap::Args;
 
 use crate::client::Gateway;
-use feed::Feed;
+use feed::{Feed, News};
 use model::Overview;
 use screen::{Looks, Screen};
 use terminal::{Key, Terminal};
@@ -26,6 +26,9 @@ const COLUMNS: usize = 120;
 
 /// How often the size of the terminal is looked at while nothing else happens.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// How long no figures may come before the operator is told. They come every second.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Shows what a gateway does now: requests, routes, upstreams, targets and gateways, every second
 #[derive(Debug, Args)]
@@ -111,6 +114,7 @@ fn follow(feed: &Feed, overview: &mut Overview) -> anyhow::Result<()> {
 fn watch(feed: &Feed, overview: &mut Overview, looks: Looks) -> anyhow::Result<()> {
     let mut terminal = Terminal::open()?;
     let mut drawn = None;
+    let mut heard = Instant::now();
     loop {
         feed.want(overview.chosen());
         let size = terminal.size();
@@ -124,9 +128,18 @@ fn watch(feed: &Feed, overview: &mut Overview, looks: Looks) -> anyhow::Result<(
             drawn = Some(size);
         }
         if let Some(news) = feed.next(Duration::ZERO)? {
+            if matches!(news, News::Gateway(_)) {
+                heard = Instant::now();
+            }
             overview.take(news);
             drawn = None;
             continue;
+        }
+        // A gateway or a network that is stuck does not end the connection.
+        if overview.trouble().is_none() && heard.elapsed() > SILENCE {
+            let silence = format!("none have come for {} s", SILENCE.as_secs());
+            overview.take(News::Trouble(silence));
+            drawn = None;
         }
         // Keys are answered at once, and figures within this time.
         let Some(key) = terminal.key(LOOK)? else {
