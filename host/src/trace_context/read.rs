@@ -9,6 +9,7 @@ use super::{Context, Format, SpanId, TraceId};
 #[derive(Default)]
 pub(super) struct Found<'h> {
     traceparent: Option<&'h str>,
+    has_traceparent: bool,
     /// Whether there is more than one `traceparent`: then it is invalid (W3C Trace Context, 3.2).
     is_ambiguous: bool,
     /// The member `b3` of `tracestate`.
@@ -37,7 +38,8 @@ impl<'h> Found<'h> {
         for (name, value) in headers {
             let place = match name.as_str() {
                 "traceparent" => {
-                    found.is_ambiguous = found.traceparent.is_some();
+                    found.is_ambiguous = found.has_traceparent;
+                    found.has_traceparent = true;
                     &mut found.traceparent
                 }
                 "tracestate" => {

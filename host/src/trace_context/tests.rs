@@ -188,6 +188,10 @@ fn malformed_headers_are_ignored() {
     let parent = format!("00-{LONG}-{SPAN}-01");
     let twice = [("traceparent", &*parent), ("traceparent", &*parent)];
     assert_eq!(read(&twice), None);
+    let mut unreadable_first = HeaderMap::new();
+    unreadable_first.append(TRACEPARENT, HeaderValue::from_bytes(b"\xff").unwrap());
+    unreadable_first.append(TRACEPARENT, HeaderValue::from_str(&parent).unwrap());
+    assert_eq!(Context::extract(&unreadable_first, &[Format::W3c]), None);
 }
 
 #[test]
