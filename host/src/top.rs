@@ -73,9 +73,6 @@ pub fn top(arguments: &Arguments) -> anyhow::Result<()> {
 /// Prints the figures of one second.
 fn once(feed: &Feed, mut overview: Overview) -> anyhow::Result<()> {
     follow(feed, &mut overview)?;
-    if let Some(name) = overview.missing() {
-        bail!("there is no upstream \"{name}\"");
-    }
     let end = Instant::now() + PATIENCE;
     while overview.is_incomplete() && Instant::now() < end {
         feed.want(overview.chosen());
@@ -94,7 +91,7 @@ fn once(feed: &Feed, mut overview: Overview) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for the first figures.
+/// Waits for the first figures. An upstream that the operator has named has to be among them.
 fn follow(feed: &Feed, overview: &mut Overview) -> anyhow::Result<()> {
     let end = Instant::now() + PATIENCE;
     while !overview.has_figures() {
@@ -106,6 +103,9 @@ fn follow(feed: &Feed, overview: &mut Overview) -> anyhow::Result<()> {
         if let Some(reason) = overview.trouble() {
             bail!("{reason}");
         }
+    }
+    if let Some(name) = overview.missing() {
+        bail!("there is no upstream \"{name}\"");
     }
     Ok(())
 }

@@ -108,7 +108,12 @@ impl Overview {
             News::Gateway(figures) => {
                 self.trouble = None;
                 self.gateway = Some(figures);
-                if self.busiest.is_none() {
+                let is_gone = |name: &str| self.upstream(name).is_none();
+                let chosen_is_gone = self.busiest.as_deref().is_none_or(is_gone);
+                if (self.targets.as_ref()).is_some_and(|(name, _)| is_gone(name)) {
+                    self.targets = None;
+                }
+                if chosen_is_gone {
                     let busiest = self.upstreams_by(Order::Rate, false);
                     self.busiest = busiest.into_iter().next().map(|row| row.name);
                 }
@@ -329,6 +334,18 @@ mod tests {
         assert!(overview.is_incomplete());
         overview.take(News::Upstream("c".into(), json!({})));
         assert!(!overview.is_incomplete());
+    }
+
+    #[test]
+    fn an_upstream_that_is_gone_is_shown_no_more() {
+        let mut overview = overview();
+        overview.take(News::Upstream("b".into(), json!({})));
+        assert!(overview.targets().is_some());
+        let rest = json!({ "upstreams": [{ "name": "a", "rate": 0.0, "errors": 0.0 }] });
+        overview.take(News::Gateway(rest));
+        assert_eq!(overview.chosen(), Some("a"));
+        overview.choose("b");
+        assert!(overview.targets().is_none());
     }
 
     #[test]
