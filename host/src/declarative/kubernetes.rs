@@ -9,6 +9,7 @@ mod backends;
 mod filters;
 mod gateways;
 mod matches;
+mod policies;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -246,7 +247,7 @@ const KINDS: [&str; 8] = [
 
 fn unknown_kinds(manifests: &Manifests, left: &mut Left) {
     for resource in &manifests.resources {
-        if !KINDS.contains(&resource.kind.as_str()) {
+        if !KINDS.contains(&resource.kind.as_str()) && !policies::is_guard(resource) {
             left.add(&At::top(resource), "not converted");
         }
     }

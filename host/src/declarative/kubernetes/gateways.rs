@@ -46,10 +46,14 @@ impl Listeners {
                 left.add(&top, "it has no spec");
                 continue;
             };
-            left.others(&spec, &["gatewayClassName", "listeners"]);
+            left.others(&spec, &["gatewayClassName", "listeners", "tls"]);
+            let asks = tls_of_gateway(&spec, left);
+            let own = all.len();
             for at in spec.list("listeners") {
-                all.extend(listener(&at, left, manifests, lists));
+                let listener = listener(&at, left, manifests, lists);
+                all.extend(listener.filter(|listener| !asks.of(listener)));
             }
+            isolation(&spec, &all[own..], left);
         }
         Self { all, gateways }
     }
@@ -114,6 +118,80 @@ impl Listeners {
             }
         }
         joined(entries)
+    }
+}
+
+/// Why a listener that verifies clients' certificates takes no route.
+const UNVERIFIED: &str = "no certificate of a client is verified: the listener takes no route";
+
+/// Which listeners of a gateway ask clients for certificates.
+#[derive(Default)]
+struct Asks {
+    /// All that no port of the list is for.
+    by_default: bool,
+    by_port: Vec<(u64, bool)>,
+}
+
+impl Asks {
+    fn of(&self, listener: &Listener) -> bool {
+        let own = |(port, _): &&(u64, bool)| Some(*port) == listener.port;
+        let by_port = self.by_port.iter().find(own);
+        listener.has_tls && by_port.map_or(self.by_default, |(_, asks)| *asks)
+    }
+}
+
+/// What a gateway says of TLS for all its listeners.
+fn tls_of_gateway(spec: &At<'_>, left: &mut Left) -> Asks {
+    let mut asks = Asks::default();
+    let Some(tls) = spec.get("tls") else {
+        return asks;
+    };
+    // The certificate that endpoints are shown is listed.
+    left.others(&tls, &["frontend"]);
+    let Some(frontend) = tls.get("frontend") else {
+        return asks;
+    };
+    left.others(&frontend, &["default", "perPort"]);
+    let mut asks_in = |at: &At<'_>| match at.get("validation") {
+        Some(validation) => {
+            left.add(&validation, UNVERIFIED);
+            true
+        }
+        None => false,
+    };
+    asks.by_default = frontend.get("default").is_some_and(|at| asks_in(&at));
+    for at in frontend.list("perPort") {
+        let own = at.get("tls").is_some_and(|tls| asks_in(&tls));
+        asks.by_port
+            .extend(at.number("port").map(|port| (port, own)));
+    }
+    asks
+}
+
+/// Lists the listeners whose hosts another listener of the same port has as well. With Kubernetes,
+/// only the routes of the one with the narrowest host get a request.
+fn isolation(spec: &At<'_>, listeners: &[Listener], left: &mut Left) {
+    for at in spec.list("listeners") {
+        let Some(own) = (listeners.iter()).find(|own| at.text("name") == Some(&*own.name)) else {
+            continue;
+        };
+        let Some(host) = &own.hostname else {
+            continue;
+        };
+        let is_wider = |other: &&Listener| {
+            let takes = |wide: &str| wide != host && narrower(wide, host) == Some(host);
+            (other.port, other.has_tls) == (own.port, own.has_tls)
+                && other.name != own.name
+                && other.hostname.as_deref().is_none_or(takes)
+        };
+        if let Some(wider) = listeners.iter().find(is_wider) {
+            let why = format!(
+                "listeners are not isolated: a request for {host} that no route of this listener takes can \
+                 take a route of {}; name the hosts of its routes",
+                wider.name
+            );
+            left.add(&at, &why);
+        }
     }
 }
 
@@ -188,6 +266,10 @@ fn listener(
     }
     let hostname = at.text("hostname");
     if let Some(tls) = at.get("tls") {
+        if let Some(validation) = tls.get("frontendValidation") {
+            left.add(&validation, UNVERIFIED);
+            return None;
+        }
         certificates(&tls, hostname, left, manifests, lists);
     }
     let mut is_open = false;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{At, Left};
 use crate::declarative::nginx::escaped;
 use crate::entity::Row;
+use crate::pattern::is_pattern;
 
 /// `regex_priority` of exact paths, which come before all others. That of a prefix is its length.
 const EXACT: u64 = 1_000_000;
@@ -36,6 +37,15 @@ impl Matched {
         Self {
             fields,
             is_prefix: false,
+            is_wider: false,
+        }
+    }
+
+    /// A prefix as text: `/a` is one of `/ab` as well.
+    fn prefix_as_text(path: &str) -> Self {
+        Self {
+            fields: Row::from_iter([("paths".to_owned(), json!([path]))]),
+            is_prefix: true,
             is_wider: false,
         }
     }
@@ -75,6 +85,10 @@ pub(super) fn of_http(at: &At<'_>, left: &mut Left) -> Matched {
         match path.text("type").unwrap_or("PathPrefix") {
             "PathPrefix" => matched = Matched::prefix(value),
             "Exact" => matched = Matched::pattern(&format!("{}$", escaped(value)), EXACT),
+            "RegularExpression" if !is_regex(&path, "value", left) => {
+                is_wider = true;
+                matched = Matched::prefix_as_text(begin(value));
+            }
             "RegularExpression" => {
                 let value = value.strip_prefix('^').unwrap_or(value);
                 matched = match value.starts_with('/') {
@@ -105,8 +119,12 @@ pub(super) fn of_grpc(at: &At<'_>, left: &mut Left) -> Matched {
     let mut matched = Matched::everything();
     if let Some(method) = at.get("method") {
         let is_pattern = method.text("type") == Some("RegularExpression");
-        let part = |name| {
+        let mut part = |name| {
             let text = method.text(name)?;
+            if is_pattern && !is_regex(&method, name, left) {
+                is_wider = true;
+                return None;
+            }
             Some(match is_pattern {
                 // A group, since the text may have alternatives.
                 true => format!("(?:{text})"),
@@ -131,12 +149,46 @@ pub(super) fn of_grpc(at: &At<'_>, left: &mut Left) -> Matched {
     }
 }
 
+/// Whether a field is a regular expression that routes can have. If not, the reason is listed.
+fn is_regex(at: &At<'_>, field: &str, left: &mut Left) -> bool {
+    let Some(at) = at.get(field) else {
+        return true;
+    };
+    let checked = at.value.as_str().map_or(Ok(()), is_pattern);
+    if let Err(error) = &checked {
+        left.add(&at, &error.to_string());
+    }
+    checked.is_ok()
+}
+
+/// The text that every path begins with that a regular expression matches, even one that cannot be
+/// parsed. At least a slash.
+fn begin(regex: &str) -> &str {
+    let regex = regex.strip_prefix('^').unwrap_or(regex);
+    // Each side of an alternative may begin in another way.
+    if regex.contains('|') || !regex.starts_with('/') {
+        return "/";
+    }
+    let is_mark = |letter: char| "\\.+*?()[]{}^$".contains(letter);
+    let end = regex.find(is_mark).unwrap_or(regex.len());
+    let plain = &regex[..end];
+    // What is before one of these may be missing.
+    let optional = regex[end..].starts_with(['*', '?', '{']);
+    let last = plain.char_indices().next_back().filter(|_| optional);
+    let plain = &plain[..last.map_or(end, |(at, _)| at)];
+    if plain.is_empty() { "/" } else { plain }
+}
+
 /// Adds the headers of a match. Returns whether all of them are expressed.
 fn headers(at: &At<'_>, left: &mut Left, fields: &mut Row) -> bool {
     let mut all = Row::new();
     let mut is_whole = true;
     for header in at.list("headers") {
         let value = match header.text("type") {
+            Some("RegularExpression") if !is_regex(&header, "value", left) => {
+                is_whole = false;
+                continue;
+            }
             Some("RegularExpression") => header.text("value").map(|value| format!("~*{value}")),
             None | Some("Exact") => header.text("value").map(str::to_owned),
             Some(_) => None,
@@ -156,4 +208,25 @@ fn headers(at: &At<'_>, left: &mut Left, fields: &mut Row) -> bool {
         fields.insert("headers".into(), Value::Object(all));
     }
     is_whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begin;
+
+    #[test]
+    fn the_text_before_the_first_mark_begins_every_path() {
+        for (regex, text) in [
+            ("/api/(?!internal).*", "/api/"),
+            ("^/a/b$", "/a/b"),
+            ("/ab?(?=c)", "/a"),
+            ("/é*(?=c)", "/"),
+            ("/?(?=c)", "/"),
+            ("/a(?=b)|/c", "/"),
+            ("(?=/a)/a", "/"),
+            ("", "/"),
+        ] {
+            assert_eq!(begin(regex), text, "{regex}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use super::backends::{Backends, Destination};
 use super::filters::Filters;
 use super::gateways::{Entry, Listeners};
 use super::matches::{Matched, of_grpc, of_http};
+use super::policies::Guarded;
 use super::{At, Left, Lists, Manifests, millis};
 use crate::entity::Row;
 
@@ -19,6 +20,7 @@ pub(super) fn convert(
     left: &mut Left,
     lists: &mut Lists,
 ) {
+    let guarded = Guarded::read(manifests, left);
     for (kind, is_grpc) in [("HTTPRoute", false), ("GRPCRoute", true)] {
         for route in manifests.of_kind(kind) {
             let top = At::top(route);
@@ -36,6 +38,7 @@ pub(super) fn convert(
                 let mut converting = Rule {
                     name: format!("{}.{}.{}", route.namespace, route.name, number + 1),
                     is_grpc,
+                    is_guarded: guarded.contains(route, &spec),
                     entries: &entries,
                     left: &mut *left,
                     lists: &mut *lists,
@@ -50,6 +53,8 @@ struct Rule<'a> {
     /// The name of its service, and the beginning of the names of its routes.
     name: String,
     is_grpc: bool,
+    /// Whether a policy that is not converted decides whose requests are served.
+    is_guarded: bool,
     entries: &'a [Entry],
     left: &'a mut Left,
     lists: &'a mut Lists,
@@ -66,7 +71,7 @@ impl Rule<'_> {
             "retry",
             "sessionPersistence",
         ];
-        let mut is_open = self.left.others(rule, &known);
+        let mut is_open = self.left.others(rule, &known) && !self.is_guarded;
         let filters = Filters::read(rule, self.left);
         let matches = rule.list("matches");
         let mut matched: Vec<Matched> = match self.is_grpc {

@@ -198,6 +198,126 @@ fn a_gateway_whose_listeners_are_not_converted_takes_no_route() {
 }
 
 #[test]
+fn a_listener_that_verifies_clients_takes_no_route() {
+    let text = with_rule("backendRefs: [{name: s, port: 80}]");
+    let listener = "  listeners:\n  - {name: http, protocol: HTTP}";
+    for (spec, count) in [
+        (
+            "  listeners:\n  - {name: s, protocol: HTTPS, tls: {frontendValidation: {}}}",
+            0,
+        ),
+        (
+            "  tls: {frontend: {default: {validation: {}}}}\n  listeners:\n  - {name: s, protocol: HTTPS}",
+            0,
+        ),
+        (
+            "  tls: {frontend: {default: {validation: {}}, perPort: [{port: 9, tls: {}}]}}\n  \
+             listeners:\n  - {name: s, port: 9, protocol: HTTPS}\n  - {name: t, port: 8, protocol: HTTPS}",
+            1,
+        ),
+        (
+            "  tls: {frontend: {perPort: [{port: 9, tls: {validation: {}}}]}}\n  \
+             listeners:\n  - {name: s, port: 9, protocol: HTTPS}",
+            0,
+        ),
+        (
+            "  tls: {frontend: {default: {validation: {}}}}\n  listeners:\n  - {name: s, protocol: HTTP}",
+            1,
+        ),
+    ] {
+        let (read, left) = converted(&text.replace(listener, spec));
+        assert_eq!(rows(&read, Kind::Route).len(), count, "{spec}");
+        let told = left
+            .iter()
+            .any(|told| told.contains("alidation: no certificate of a client"));
+        assert!(told, "{left:?}");
+    }
+}
+
+#[test]
+fn a_listener_within_another_one_is_listed() {
+    let text = with_rule("backendRefs: [{name: s, port: 80}]");
+    let with = |more: &str| {
+        let one = "- {name: http, protocol: HTTP}";
+        let (_, left) = converted(&text.replace(one, &format!("{one}\n  {more}")));
+        left
+    };
+    let left = with("- {name: a, protocol: HTTP, hostname: a.example}");
+    assert_eq!(left.len(), 1, "{left:?}");
+    let told = "line 7: Gateway default/g: spec.listeners[1]: listeners are not isolated: a request for \
+                a.example that no route of this listener takes can take a route of http; ";
+    assert!(left[0].starts_with(told), "{left:?}");
+    let left = with("- {name: a, protocol: HTTPS, hostname: a.example}");
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn what_a_policy_of_access_guards_is_answered_by_the_gateway() {
+    let rule = "backendRefs: [{name: s, port: 80}]";
+    for (kind, spec, is_guarded) in [
+        (
+            "SecurityPolicy",
+            "{targetRefs: [{kind: HTTPRoute, name: r}]}",
+            true,
+        ),
+        (
+            "SecurityPolicy",
+            "{targetRef: {kind: Gateway, name: g}}",
+            true,
+        ),
+        ("AuthorizationPolicy", "{selector: {}}", true),
+        (
+            "SecurityPolicy",
+            "{targetRefs: [{kind: HTTPRoute, name: other}]}",
+            false,
+        ),
+        (
+            "ClientTrafficPolicy",
+            "{targetRef: {kind: Gateway, name: g}}",
+            false,
+        ),
+    ] {
+        let policy =
+            format!("\n---\napiVersion: v1\nkind: {kind}\nmetadata: {{name: p}}\nspec: {spec}\n");
+        let (read, left) = converted(&(with_rule(rule) + &policy));
+        let is_open = rows(&read, Kind::Service).len() == 1;
+        assert_eq!(is_open, !is_guarded, "{kind} {spec}");
+        let told = left
+            .iter()
+            .any(|told| told.contains(&format!("{kind} default/p: not converted")));
+        assert!(told, "{left:?}");
+    }
+}
+
+#[test]
+fn a_regular_expression_that_routes_cannot_have_is_listed() {
+    let (read, left) = converted(&with_rule(
+        "matches:
+- path: {type: RegularExpression, value: '/api/(?!internal).*'}
+- path: {value: /b}
+  headers: [{name: x-a, type: RegularExpression, value: 'a(?=b)'}]
+- path: {value: /c}
+backendRefs: [{name: s, port: 80}]",
+    ));
+    let routes = rows(&read, Kind::Route);
+    let closed = routes.iter().filter(|route| route["service"].is_null());
+    let closed: Vec<&Value> = closed.map(|route| &route["paths"]).collect();
+    assert_eq!(closed.len(), 2, "{routes:?}");
+    assert!(
+        closed.contains(&&serde_json::json!(["/api/"])),
+        "{closed:?}"
+    );
+    let told = |place: &str| {
+        let listed = left
+            .iter()
+            .any(|told| told.contains(place) && told.contains("look-around"));
+        assert!(listed, "{place}: {left:?}");
+    };
+    told("matches[0].path.value: invalid regex: ");
+    told("matches[1].headers[0].value: invalid regex: ");
+}
+
+#[test]
 fn durations_have_units() {
     for (text, millis) in [
         ("10s", Some(10_000)),
