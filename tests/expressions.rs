@@ -281,3 +281,36 @@ fn explain_names_the_route_whose_expression_holds() {
     assert_eq!(explain("a=2", json!("a.test")), Value::Null);
     assert_eq!(explain("a=1", Value::Null), Value::Null);
 }
+
+#[test]
+fn an_expression_that_never_holds_is_refused_with_its_reason() {
+    let gateway = expressions();
+    let wrong = |route: Value| {
+        let refused = gateway.admin_json("POST", "/routes", &route).expect(400);
+        refused.json()["fields"]["@entity"][0]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let never = "Router Expression failed validation: the expression never holds, so nothing would take the \
+                 route: ";
+    let udp = json!({ "protocols": ["tcp"], "expression": r#"net.protocol == "udp""# });
+    let told = format!("{never}by the route's protocols, net.protocol is \"tcp\"");
+    assert_eq!(wrong(udp.clone()), told);
+    let named = json!({ "protocols": ["tcp", "udp"], "expression": r#"tls.sni == "a.example""# });
+    assert_eq!(
+        wrong(named),
+        format!("{never}tls.sni has no value where net.protocol is \"tcp\"")
+    );
+    let port = json!({ "protocols": ["tls"], "expression": "net.dst.port == 65536" });
+    assert_eq!(
+        wrong(port),
+        format!("{never}no number from 0 to 65535 is what it asks of net.dst.port")
+    );
+    let path = json!({ "expression": r#"http.path ^= "api""# });
+    assert_eq!(wrong(path), format!("{never}every http.path begins with /"));
+    // It holds as soon as a protocol is added.
+    let mut both = udp;
+    both["protocols"] = json!(["tcp", "udp"]);
+    gateway.admin_json("POST", "/routes", &both).expect(201);
+}

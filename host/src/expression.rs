@@ -9,6 +9,7 @@ mod field;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod literal;
+mod never;
 mod parse;
 
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use ipnet::IpNet;
 
 pub(crate) use error::ExpressionError;
 pub(crate) use field::{Family, Field};
+pub(crate) use never::Kind;
 
 /// An expression whose regular expressions are compiled to `R`.
 ///

@@ -11,7 +11,7 @@ use crate::entity::declaration::Declaration;
 use crate::entity::field::{Check, Field, Preset};
 use crate::entity::violations::Violations;
 use crate::entity::{EntityCheck, Row};
-use crate::expression::{Expression, Family};
+use crate::expression::{Expression, Family, Kind};
 use crate::pattern;
 
 /// The greatest priority. Source: Kong.
@@ -129,5 +129,59 @@ fn check(row: &Row) -> Result<(), String> {
         None => Family::Stream,
     };
     let read = Expression::parse(expression, family, pattern::is_pattern);
-    read.map(drop).map_err(|error| error.to_string())
+    let read = read.map_err(|error| error.to_string())?;
+    match read.holds_never(&kinds(row, family)) {
+        None => Ok(()),
+        Some(why) => Err(format!(
+            "the expression never holds, so nothing would take the route: {why}"
+        )),
+    }
+}
+
+/// What a route may be for, by its protocols.
+fn kinds(row: &Row, family: Family) -> Vec<Kind> {
+    const ALL: [(&[&str], Kind); 3] = [
+        (
+            &["tcp"],
+            Kind {
+                protocol: "tcp",
+                has_server_name: false,
+            },
+        ),
+        (
+            &["udp"],
+            Kind {
+                protocol: "udp",
+                has_server_name: false,
+            },
+        ),
+        (
+            &["tls", "tls_passthrough"],
+            Kind {
+                protocol: "tls",
+                has_server_name: true,
+            },
+        ),
+    ];
+    // A request in clear text is told to use TLS by the route that is for requests over TLS.
+    const OF_REQUESTS: [Kind; 2] = [
+        Kind {
+            protocol: "http",
+            has_server_name: false,
+        },
+        Kind {
+            protocol: "https",
+            has_server_name: true,
+        },
+    ];
+    if family == Family::Http {
+        return OF_REQUESTS.to_vec();
+    }
+    let protocols = row.get("protocols").and_then(Value::as_array);
+    let own = |names: &[&str]| {
+        let mut own = protocols.into_iter().flatten().filter_map(Value::as_str);
+        own.any(|name| names.contains(&name))
+    };
+    let all = ALL.into_iter().filter(|(names, _)| own(names));
+    all.map(|(_, kind)| kind).collect()
 }
