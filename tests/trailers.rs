@@ -1,5 +1,9 @@
 //! Trailers pass through the gateway, both ways, but for those that no message may be read by.
 
+use hyper::HeaderMap;
+use hyper::body::Frame;
+
+use crate::harness::http2::{Http2, data, streamed};
 use crate::harness::{Gateway, Raw, RawServer, exchange};
 
 /// What no message may be read by if it comes after the body.
@@ -84,4 +88,33 @@ fn trailers_may_be_as_large_as_a_head_and_no_larger() {
     let too_large = format!("{head}x-a: {}\r\n\r\n", "a".repeat(100_000));
     let answer = exchange(gateway.proxy, &too_large);
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
+
+#[test]
+fn trailers_over_http2_may_be_as_large_as_a_head_and_no_larger() {
+    let server = echo(0);
+    let gateway = before(&server);
+    let client = Http2::connect(gateway.proxy);
+    let send = |trailers: HeaderMap| {
+        let (pieces, body) = streamed();
+        pieces.send(data("abc")).unwrap();
+        pieces.send(Frame::trailers(trailers)).unwrap();
+        drop(pieces);
+        client.send(client.request("POST", "/").body(body).unwrap())
+    };
+    let of = |count: usize, length: usize| {
+        let mut trailers = HeaderMap::new();
+        for _ in 0..count {
+            trailers.append("x-a", "a".repeat(length).parse().unwrap());
+        }
+        trailers
+    };
+    // The limits are 100 fields and 8 KiB.
+    for (count, length) in [(100, 1), (1, 8000)] {
+        let answer = send(of(count, length)).expect(200);
+        assert_eq!(answer.text().matches("x-a: ").count(), count);
+    }
+    for (count, length) in [(101, 1), (1, 8200)] {
+        send(of(count, length)).expect(400);
+    }
 }

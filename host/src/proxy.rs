@@ -22,6 +22,7 @@ mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod grpc;
+mod head_size;
 mod headers;
 mod http2;
 mod listen;
@@ -78,6 +79,7 @@ use client_address::ClientAddress;
 use connection_info::{ConnectionInfo, Scheme};
 use download::Content;
 use exchange::Outbound;
+use head_size::HeadLimit;
 use policies::{Made, Run};
 use pool::Pool;
 use respond::Reject;
@@ -181,8 +183,9 @@ async fn handle(
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let (parts, incoming) = request.into_parts();
     let patience = worker.settings.client_body_timeout;
-    let upload =
-        (!incoming.is_end_stream()).then(|| Upload::new(incoming, &parts.headers, patience));
+    let trailers = HeadLimit::new(&worker.settings);
+    let upload = (!incoming.is_end_stream())
+        .then(|| Upload::new(incoming, &parts.headers, patience, trailers));
     // Before the request gets the form of HTTP/1.1.
     let asks_for_tunnel = parts.version == Version::HTTP_2 && parts.method == Method::CONNECT;
     let seen = worker.snapshot();

@@ -1,6 +1,8 @@
 //! The body of a request from the client to an endpoint: streamed a frame at a time, as fast as the
 //! slower side allows, and kept as far as another try may need it.
 
+mod pace;
+
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,12 +15,14 @@ use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use thiserror::Error;
 
+use super::head_size::HeadLimit;
 use super::headers::Hops;
 use super::respond::Reject;
 use crate::balancer::BODY_START;
 use crate::http1::trailers_passed_on;
 use crate::leftover::{self, PolledFrame};
 use crate::policy::answer::Answer;
+use pace::Pace;
 
 /// Number of pieces of a body that are kept before they are joined. Each may keep a whole buffer of
 /// hyper alive, even if it uses only a few bytes of it.
@@ -38,6 +42,8 @@ pub(super) struct Upload {
     /// Whether the whole body is kept until the request is answered.
     is_buffered: Cell<bool>,
     limit: RefCell<Option<BodyLimit>>,
+    /// How large the trailers may be.
+    trailers: HeadLimit,
     pace: Pace,
     stage: Cell<Stage>,
     /// When the body last made progress: with each piece, the stage is entered anew.
@@ -53,6 +59,9 @@ pub(super) enum BodyError {
     /// It is longer than a policy allows.
     #[error("it is longer than a policy allows")]
     TooLong,
+    /// Its trailers are larger than a head may be.
+    #[error("its trailers are larger than a head may be")]
+    Trailers,
 }
 
 /// How long a policy allows the body to be.
@@ -61,33 +70,6 @@ struct BodyLimit {
     most: u64,
     /// The answer to a longer body.
     refusal: Option<Box<Answer>>,
-}
-
-/// How fast the client has to send the body, and how fast it was.
-struct Pace {
-    /// Longest time between two reads.
-    patience: Duration,
-    /// Smallest rate, in bytes a second; the body may be slower for at most `patience`. 0 sets no
-    /// limit.
-    min_rate: Cell<u32>,
-    /// Time that was spent waiting for the client.
-    waited: Cell<Duration>,
-    /// Bytes that the client has sent.
-    received: Cell<u64>,
-}
-
-impl Pace {
-    /// How long the gateway may wait for the client from now on.
-    fn patience(&self) -> Duration {
-        match self.min_rate.get() {
-            0 => self.patience,
-            rate => {
-                let earned = Duration::from_secs(self.received.get() / u64::from(rate));
-                let left = (self.patience + earned).saturating_sub(self.waited.get());
-                left.min(self.patience)
-            }
-        }
-    }
 }
 
 /// The part of a body that was read, as far as it can be sent again.
@@ -159,8 +141,13 @@ pub(super) enum Stage {
 
 impl Upload {
     /// The body that a client sends after these headers. The gateway waits at most
-    /// `patience` between two reads.
-    pub(super) fn new(incoming: Incoming, headers: &HeaderMap, patience: Duration) -> Rc<Self> {
+    /// `patience` between two reads, and takes trailers up to this limit.
+    pub(super) fn new(
+        incoming: Incoming,
+        headers: &HeaderMap,
+        patience: Duration,
+        trailers: HeadLimit,
+    ) -> Rc<Self> {
         let length = incoming.size_hint().exact();
         Rc::new(Self {
             // Only a chunked body has trailers.
@@ -171,6 +158,7 @@ impl Upload {
             length: Cell::new(length),
             incoming: RefCell::new(Some(incoming)),
             limit: RefCell::default(),
+            trailers,
             pace: Pace {
                 patience,
                 min_rate: Cell::new(0),
@@ -191,6 +179,7 @@ impl Upload {
             length: Cell::new(Some(body.len() as u64)),
             incoming: RefCell::new(None),
             limit: RefCell::default(),
+            trailers: HeadLimit::NONE,
             pace: Pace {
                 patience: Duration::ZERO,
                 min_rate: Cell::new(0),
@@ -449,6 +438,11 @@ impl Upload {
                     }
                 }
                 if let Some(trailers) = frame.trailers_ref() {
+                    // Over HTTP/1.1 they never come so far.
+                    if self.trailers.is_exceeded(0, trailers) {
+                        self.enter(Stage::Broken);
+                        return Poll::Ready(Some(Err(BodyError::Trailers)));
+                    }
                     let is_hop = |name: &HeaderName| self.hops.names(name.as_str());
                     read.trailers = trailers_passed_on(trailers, is_hop);
                 }

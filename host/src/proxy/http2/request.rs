@@ -2,18 +2,14 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_KEY, UPGRADE,
-};
+use http::header::{CONNECTION, COOKIE, HOST, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
 use http::{Method, StatusCode, Uri};
 use hyper::ext::Protocol;
 
+use super::super::head_size::HeadLimit;
 use super::super::respond::Reject;
 use crate::config;
-
-/// Bytes that a field of a head takes in HTTP/1.1 beside its name and its value.
-const SEPARATORS: usize = ": \r\n".len();
 
 /// Gives a request the form of HTTP/1.1.
 ///
@@ -32,9 +28,6 @@ pub(in super::super) fn adopt(parts: &mut Parts, settings: &config::Proxy) -> Re
 
 /// Refuses a head that is as large as it may not be over HTTP/1.1.
 fn check_size(parts: &Parts, settings: &config::Proxy) -> Result<(), Reject> {
-    let fields = parts.headers.iter();
-    let field =
-        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + SEPARATORS;
     let target = parts
         .uri
         .path_and_query()
@@ -43,8 +36,7 @@ fn check_size(parts: &Parts, settings: &config::Proxy) -> Result<(), Reject> {
         return Err(Reject::HttpServer(StatusCode::URI_TOO_LONG));
     }
     let host = parts.uri.authority().map_or(0, |host| host.as_str().len());
-    let size = fields.map(field).sum::<usize>() + target + host;
-    if size > settings.max_header_size || parts.headers.len() > settings.max_headers {
+    if HeadLimit::new(settings).is_exceeded(target + host, &parts.headers) {
         return Err(Reject::HttpServer(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         ));
