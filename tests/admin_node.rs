@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Reply, Setup, until};
+use crate::harness::{Gateway, Reply, Setup, exchange, until};
 
 fn get(gateway: &Gateway, path: &str) -> Reply {
     gateway.admin("GET", path, &[])
@@ -276,4 +276,30 @@ fn the_level_of_the_log_can_be_changed_for_a_while() {
     let (_, log) = gateway.wait();
     assert!(log.contains("service \"logged\""), "{log}");
     assert!(!log.contains("unlogged"), "{log}");
+}
+
+#[test]
+fn search_engines_are_kept_away_from_every_listener_but_the_proxys() {
+    let gateway = Setup::new()
+        .arg("--status-listen", "127.0.0.1:0")
+        .arg("--admin-gui-listen", "127.0.0.1:0")
+        .start();
+    for of in ["admin", "status", "gui"] {
+        let at = gateway.listener(of, 0);
+        let answer = exchange(
+            at,
+            "GET /robots.txt HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+        );
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{of}: {answer}");
+        assert!(
+            answer.contains("\r\ncontent-type: text/plain; charset=utf-8\r\n"),
+            "{of}: {answer}"
+        );
+        assert!(
+            answer.ends_with("\r\n\r\nUser-agent: *\nDisallow: /\n"),
+            "{of}: {answer}"
+        );
+    }
+    get(&gateway, "/robots.txt").expect(200);
+    gateway.get("/robots.txt").expect(404);
 }

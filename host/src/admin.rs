@@ -273,9 +273,12 @@ fn status_router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
+/// Keeps search engines away from an address that was opened to all by mistake, as in Kong.
+const ROBOTS: &str = include_str!("../page/robots.txt");
+
 /// A router with these endpoints, each of which also answers OPTIONS, and 405 to other methods.
 fn with_endpoints(endpoints: Vec<ApiEndpoint>) -> Router<Admin> {
-    let mut router = Router::new();
+    let mut router = Router::new().route("/robots.txt", get(ROBOTS));
     for (path, methods, allowed) in endpoints {
         let methods = methods
             .options(async move |headers: http::HeaderMap| respond::options(&headers, allowed))

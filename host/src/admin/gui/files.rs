@@ -12,6 +12,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 macro_rules! files {
     ($($media_type:ident $path:literal)*) => {
@@ -46,6 +47,7 @@ pub(super) static FILES: &[File] = files! {
     SCRIPT "parts/settings.js"
     SCRIPT "parts/shadow.js"
     SCRIPT "parts/upload.js"
+    TEXT "robots.txt"
     SCRIPT "screens/balancer.js"
     SCRIPT "screens/balancers.js"
     SCRIPT "screens/entities.js"
