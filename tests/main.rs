@@ -66,6 +66,7 @@ mod field_bytes;
 mod get_started;
 mod grpc;
 mod grpc_errors;
+mod grpc_peers;
 mod grpc_web;
 mod guide;
 mod hashed_keys;

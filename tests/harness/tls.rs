@@ -19,6 +19,9 @@ impl Issued {
     pub(crate) fn to(host: &str) -> Self {
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
         authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        // To OpenSSL, a certificate with the name of its issuer is one that has signed itself.
+        let name = &mut authority.distinguished_name;
+        name.push(rcgen::DnType::CommonName, "Authority of a test");
         let key = KeyPair::generate().unwrap();
         let authority = CertifiedIssuer::self_signed(authority, key).unwrap();
         let key = KeyPair::generate().unwrap();
