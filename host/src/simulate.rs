@@ -4,6 +4,7 @@
 //! clients are simulated. The same scenario, seed and components give the same outcome, byte for
 //! byte.
 
+mod batch;
 mod cache;
 mod fleet;
 mod outcome;

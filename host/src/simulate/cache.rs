@@ -108,6 +108,7 @@ mod tests {
         let part = |(owner, blocks)| Part { owner, blocks };
         Prompt {
             parts: [part(shared), part(own)],
+            tail: 0,
         }
     }
 

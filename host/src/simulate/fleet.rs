@@ -1,8 +1,10 @@
-//! Targets as machines: each shares its cores evenly among the requests that it works on.
+//! Targets as machines: each shares its cores evenly among the requests that it works on, or batches
+//! them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::batch::{Batch, Job, Progress};
 use super::cache::Cache;
 use super::prompts::Prompt;
 use super::scenario::{FaultKind, Group};
@@ -42,6 +44,8 @@ pub(super) struct Machine {
     /// Requests in progress, summed over time since the last call of [`Self::mean_working`].
     presence: f64,
     cache: Option<Cache>,
+    /// The queue and the batch, if it is an inference server that batches.
+    batch: Option<Batch>,
     /// Time that a request and its response need on the network together.
     pub(super) distance: Time,
 }
@@ -78,6 +82,7 @@ impl Machine {
             queue: BinaryHeap::new(),
             presence: 0.0,
             cache: group.cache.map(|cache| Cache::new(cache.blocks)),
+            batch: group.batch.map(Batch::new),
             distance: (group.distance * 1e6) as Time,
         }
     }
@@ -90,7 +95,11 @@ impl Machine {
             _ => 1.0,
         };
         let cores = (self.machine - self.taken).max(self.cores);
-        let share = (cores / self.working.max(1) as f64).min(1.0);
+        let share = match self.batch {
+            // The work of a step is for all of the server.
+            Some(_) => 1.0,
+            None => (cores / self.working.max(1) as f64).min(1.0),
+        };
         share * self.speed / slowdown / 1e6
     }
 
@@ -109,9 +118,48 @@ impl Machine {
             .push(Reverse((Work(self.attained + work), ticket)));
     }
 
+    /// The same for a server that batches.
+    pub(super) fn enqueue(&mut self, job: Job) {
+        self.working += 1;
+        if let Some(batch) = &mut self.batch {
+            batch.take(job, self.attained);
+        }
+    }
+
+    /// Whether it is a server that batches.
+    pub(super) fn is_batching(&self) -> bool {
+        self.batch.is_some()
+    }
+
+    /// Ends the present step of a server that batches; see [`Batch::step`].
+    pub(super) fn step(&mut self, all: bool) -> Vec<Progress> {
+        let attained = self.attained;
+        let batch = self.batch.as_mut();
+        batch.map_or(Vec::new(), |batch| batch.step(attained, all))
+    }
+
     /// Removes a request, completed or not. Its entry in the queue is no longer valid.
-    pub(super) fn leave(&mut self) {
+    pub(super) fn leave(&mut self, ticket: Ticket) {
         self.working -= 1;
+        if let Some(batch) = &mut self.batch {
+            batch.leave(ticket);
+        }
+    }
+
+    /// When the present step of a server that batches ends.
+    pub(super) fn next_step(&self) -> Option<Time> {
+        self.due(self.batch.as_ref()?.step_end()?)
+    }
+
+    /// When the machine will have done so much work; none if it does none.
+    fn due(&self, work: f64) -> Option<Time> {
+        let rate = self.rate();
+        if rate == 0.0 {
+            return None;
+        }
+        // Rounded up, so that no work is left at that time.
+        let wait = ((work - self.attained).max(0.0) / rate).ceil();
+        Some(self.updated.saturating_add(wait as Time))
     }
 
     /// The next request that will be done, and when. `valid` says which requests are still in
@@ -122,13 +170,8 @@ impl Machine {
                 self.queue.pop();
                 continue;
             }
-            let rate = self.rate();
-            if rate == 0.0 {
-                return None;
-            }
-            // Rounded up, so that no work is left at that time.
-            let wait = ((work.0 - self.attained).max(0.0) / rate).ceil();
-            return Some((self.updated.saturating_add(wait as Time), *ticket));
+            let (work, ticket) = (work.0, *ticket);
+            return self.due(work).map(|time| (time, ticket));
         }
         None
     }
@@ -152,14 +195,18 @@ impl Machine {
             cache.clear();
         }
         let tickets = self.queue.drain().map(|Reverse((_, ticket))| ticket);
-        let mut tickets: Vec<Ticket> = tickets.collect();
+        let batched = self.batch.as_mut().map(Batch::clear);
+        let mut tickets: Vec<Ticket> = tickets.chain(batched.into_iter().flatten()).collect();
         tickets.sort_unstable();
         tickets
     }
 
     /// The load that it reports: how much of the machine is in use, and how many requests have no
-    /// core of their own.
+    /// core of their own; of a server that batches, how much of the KV cache, and how many wait.
     pub(super) fn report(&self) -> (f64, f64) {
+        if let Some(batch) = &self.batch {
+            return batch.report();
+        }
         let cores = (self.machine - self.taken).max(self.cores);
         let working = self.working as f64;
         let used = (self.taken + working.min(cores)) / self.machine;
@@ -234,6 +281,7 @@ mod tests {
             speed: 1.0,
             antagonist: None,
             cache: None,
+            batch: None,
             labels: BTreeMap::new(),
             distance: 0.0,
         })
@@ -255,7 +303,7 @@ mod tests {
         // already.
         assert_eq!(machine.next(|_| true), Some((7_000_000, ticket(1))));
         machine.advance(7_000_000);
-        machine.leave();
+        machine.leave(ticket(1));
         let gone = |other| other != ticket(1);
         assert_eq!(machine.next(gone), Some((11_000_000, ticket(0))));
         assert!((machine.mean_working(7_000_000) - 9.0 / 7.0).abs() < 1e-9);

@@ -104,6 +104,9 @@ pub(super) struct Summary {
     /// Blocks of prompts that targets had cached, as a share; none where requests have no prompts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cached: Option<f64>,
+    /// None unless targets stream their answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) first_byte: Option<FirstByte>,
     pub(super) mean: f64,
     pub(super) p50: f64,
     pub(super) p90: f64,
@@ -155,6 +158,14 @@ pub(super) struct Timeline {
     pub(super) working: Vec<Vec<f64>>,
 }
 
+/// Milliseconds from arrival to the first byte of the answer.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct FirstByte {
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+    pub(super) p99: f64,
+}
+
 /// Records the events of a simulation.
 #[derive(Debug)]
 pub(super) struct Recorder {
@@ -175,6 +186,8 @@ struct Tally {
     errors: Errors,
     /// In microseconds.
     latencies: Histogram<u64>,
+    /// The same until the first byte of the answer.
+    first_bytes: Histogram<u64>,
     by_target: Vec<u64>,
     /// Blocks of the prompts that targets received, and how many of these they had cached.
     blocks: u64,
@@ -185,11 +198,13 @@ impl Tally {
     fn new(targets: usize) -> Self {
         // Three digits, from a microsecond to eleven days.
         let latencies = Histogram::new_with_bounds(1, 1_000_000_000_000, 3);
+        let latencies = latencies.unwrap_or_else(|_| unreachable!("the bounds are constant"));
         Self {
             requests: 0,
             retries: 0,
             errors: Errors::default(),
-            latencies: latencies.unwrap_or_else(|_| unreachable!("the bounds are constant")),
+            first_bytes: latencies.clone(),
+            latencies,
             by_target: vec![0; targets],
             blocks: 0,
             cached: 0,
@@ -228,6 +243,11 @@ impl Tally {
             requests: self.requests,
             errors: self.errors,
             retries: self.retries,
+            first_byte: (!self.first_bytes.is_empty()).then(|| {
+                let at = |q| self.first_bytes.value_at_quantile(q) as f64 / 1000.0;
+                let (p50, p90, p99) = (at(0.5), at(0.9), at(0.99));
+                FirstByte { p50, p90, p99 }
+            }),
             cached: (self.blocks > 0).then(|| rounded(self.cached as f64 / self.blocks as f64)),
             mean: rounded(self.latencies.mean() / 1000.0),
             p50: quantile(0.5),
@@ -290,6 +310,14 @@ impl Recorder {
     pub(super) fn retry(&mut self, arrived: Time) {
         for tally in self.tallies(arrived).into_iter().flatten() {
             tally.retries += 1;
+        }
+    }
+
+    /// Records the first byte of an answer.
+    pub(super) fn first_byte(&mut self, arrived: Time, now: Time) {
+        for tally in self.tallies(arrived).into_iter().flatten() {
+            let micros = (now - arrived) / 1000;
+            tally.first_bytes.saturating_record(micros.max(1));
         }
     }
 

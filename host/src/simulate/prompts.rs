@@ -1,14 +1,21 @@
 //! Prompts of simulated requests: users have conversations, and each prompt of a conversation
-//! starts with the one before.
+//! starts with the one before; or prompts are of kinds, each with its length.
 
 use std::borrow::Cow;
 
-use super::random::{Keys, Random, Stream, mix};
-use super::scenario::Prompts;
+use super::random::{Costs, Keys, Random, Stream, mix};
+use super::scenario::{Kind, Prompts};
 use crate::balancer::{BODY_START, RequestFacts};
 
 /// Bytes of the text of a block: 16 tokens, as vLLM's blocks have by default, of 4 characters.
 const BLOCK: usize = 64;
+
+/// What is before and after the text in a body.
+const HEAD: &[u8] = br#"{"model":"simulated","prompt":""#;
+const END: &[u8] = br#"","max_tokens":256}"#;
+
+/// Tokens of a block.
+const TOKENS: u32 = 16;
 
 /// The prompt of a request, in the blocks that a server would cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +23,8 @@ pub(super) struct Prompt {
     /// The part that it shares with its group, and the part after it, which it shares only with its
     /// conversation.
     pub(super) parts: [Part; 2],
+    /// Tokens after the last whole block.
+    pub(super) tail: u32,
 }
 
 /// Blocks of one owner, from the owner's first block on.
@@ -28,6 +37,66 @@ pub(super) struct Part {
 impl Prompt {
     pub(super) fn blocks(&self) -> u32 {
         self.parts.iter().map(|part| part.blocks).sum()
+    }
+
+    pub(super) fn tokens(&self) -> u32 {
+        tokens_of(self.blocks()) + self.tail
+    }
+}
+
+/// The tokens of so many blocks.
+pub(super) fn tokens_of(blocks: u32) -> u32 {
+    blocks * TOKENS
+}
+
+/// Prompts of several kinds, each new but for its beginning.
+#[derive(Debug)]
+pub(super) struct Kinds {
+    kinds: Vec<(Kind, Keys, Costs)>,
+    random: Random,
+    /// Number of prompts so far.
+    drawn: u64,
+}
+
+impl Kinds {
+    pub(super) fn new(kinds: &[Kind], seed: u64) -> Self {
+        let kinds = kinds.iter().zip(1..).map(|(kind, number)| {
+            let seed = seed ^ mix(number);
+            let groups = Keys::new(kind.groups, kind.skew, seed);
+            (*kind, groups, Costs::new(kind.answer, seed))
+        });
+        Self {
+            kinds: kinds.collect(),
+            random: Random::new(seed, Stream::Users),
+            drawn: 0,
+        }
+    }
+
+    /// Draws a prompt and the tokens of its answer; none if there are no kinds.
+    pub(super) fn draw(&mut self) -> Option<(Prompt, f64)> {
+        let shares: f64 = self.kinds.iter().map(|(kind, ..)| kind.share).sum();
+        let last = self.kinds.len().checked_sub(1)?;
+        let mut left = self.random.unit() * shares;
+        let passed = self.kinds.iter().position(|(kind, ..)| {
+            left -= kind.share;
+            left < 0.0
+        });
+        let number = passed.unwrap_or(last);
+        let (kind, groups, answers) = &mut self.kinds[number];
+        self.drawn += 1;
+        let shared = Part {
+            owner: mix(number as u64) ^ groups.draw().unwrap_or(0) as u64,
+            blocks: kind.shared / TOKENS,
+        };
+        let own = Part {
+            owner: mix(u64::MAX ^ self.drawn),
+            blocks: kind.prompt / TOKENS - shared.blocks,
+        };
+        let prompt = Prompt {
+            parts: [shared, own],
+            tail: kind.prompt % TOKENS,
+        };
+        Some((prompt, answers.draw()))
     }
 }
 
@@ -95,7 +164,7 @@ impl Users {
             blocks: user.turn * self.prompts.turn,
         };
         let parts = [shared, own];
-        (number, Prompt { parts })
+        (number, Prompt { parts, tail: 0 })
     }
 }
 
@@ -115,6 +184,11 @@ impl RequestFacts for Prompt {
     }
 
     fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        if name.eq_ignore_ascii_case("content-length") {
+            let text =
+                self.blocks() as usize * BLOCK + self.tail as usize * BLOCK / TOKENS as usize;
+            return Some((HEAD.len() + text + END.len()).to_string().into());
+        }
         let known = name.eq_ignore_ascii_case("content-type");
         known.then(|| "application/json".into())
     }
@@ -131,7 +205,7 @@ impl RequestFacts for Prompt {
 impl Prompt {
     /// The first `most` bytes of its body, or all of it.
     fn body(&self, most: usize) -> Vec<u8> {
-        let mut text = br#"{"model":"simulated","prompt":""#.to_vec();
+        let mut text = HEAD.to_vec();
         'text: for part in self.parts {
             for block in 0..part.blocks {
                 if text.len() >= most {
@@ -146,7 +220,9 @@ impl Prompt {
                 }
             }
         }
-        text.extend(br#"","max_tokens":256}"#);
+        let tail = self.tail as usize * BLOCK / TOKENS as usize;
+        text.extend(std::iter::repeat_n(b'x', tail));
+        text.extend(END);
         text.truncate(most);
         text
     }

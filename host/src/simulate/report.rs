@@ -21,6 +21,9 @@ const COLUMNS: [&str; 9] = [
 /// One more column, if requests have prompts.
 const CACHED: &str = "cached";
 
+/// Further columns, if targets stream their answers: the time to the first byte.
+const FIRST_BYTE: [&str; 3] = ["first p50", "first p90", "first p99"];
+
 /// A table for each phase, if there are several, and one for all phases together.
 pub(super) fn tables(scenario: &Scenario, outcomes: &[Outcome]) -> String {
     let mut text = String::new();
@@ -52,6 +55,13 @@ fn row(name: &str, summary: &Summary) -> Vec<String> {
         format!("{:.2}", summary.peak_to_mean),
         format!("{:.3}", summary.jain),
     ];
+    let first = summary.first_byte;
+    row.extend(
+        first
+            .iter()
+            .flat_map(|first| [first.p50, first.p90, first.p99])
+            .map(milliseconds),
+    );
     let cached = summary.cached;
     row.extend(cached.map(|share| format!("{:.1} %", share * 100.0)));
     row
@@ -67,8 +77,10 @@ fn milliseconds(value: f64) -> String {
 }
 
 fn table(text: &mut String, title: &str, rows: &[Vec<String>]) {
-    let all = COLUMNS.into_iter().chain([CACHED]);
     let count = rows.iter().map(Vec::len).max().unwrap_or(COLUMNS.len());
+    let first = FIRST_BYTE.into_iter();
+    let first = first.filter(|_| count > COLUMNS.len() + 1);
+    let all = COLUMNS.into_iter().chain(first).chain([CACHED]);
     let header: Vec<String> = all.take(count).map(str::to_owned).collect();
     let mut widths = vec![0; count];
     for row in std::iter::once(&header).chain(rows) {

@@ -1,6 +1,7 @@
 //! Simulates one balancer with a fleet, event by event.
 
 mod events;
+mod steps;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -9,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use slab::Slab;
 
+use super::batch::Job;
 use super::fleet::{Machine, NEVER, Soonest, Ticket, Time};
 use super::outcome::{End, Outcome, Recorder, SAMPLES};
-use super::prompts::Prompt;
+use super::prompts::{Prompt, tokens_of};
 use super::random::{Random, Stream, mix};
 use super::scenario::{FaultKind, Scenario};
 use super::source::{Arrival, Source};
@@ -43,6 +45,8 @@ struct Request {
     in_flight: Option<InFlight>,
     /// Whether the target works on it. If not, and it is in flight, its response is on the way.
     in_work: bool,
+    /// Whether the first byte of the response has come.
+    is_answered: bool,
 }
 
 /// A gateway: its balancer, and all endpoints with the live numbers that this gateway has of them.
@@ -221,6 +225,7 @@ impl<'a> World<'a> {
             sent: now,
             in_flight: None,
             in_work: false,
+            is_answered: false,
         });
         let ticket = Ticket {
             slot,
@@ -284,17 +289,28 @@ impl<'a> World<'a> {
                     request.in_flight = Some(in_flight.weighing(cost, is_timed, now / 1000));
                     request.in_work = true;
                     let serial = request.serial;
-                    let mut work = request.work;
-                    if let (Some(prompt), Some(prompts)) =
-                        (&request.prompt, &self.scenario.requests.prompts)
-                    {
-                        let cached = machine.recall(prompt);
+                    let ticket = Ticket { slot, serial };
+                    let mut cached = 0;
+                    if let Some(prompt) = &request.prompt {
+                        cached = machine.recall(prompt);
                         self.recorder
                             .prompt(request.arrived, prompt.blocks(), cached);
-                        work += f64::from(prompt.blocks() - cached) * prompts.block_cost;
                     }
                     machine.advance(now);
-                    machine.take(Ticket { slot, serial }, work);
+                    let prompt = request.prompt.as_ref();
+                    if machine.is_batching() {
+                        machine.enqueue(Job {
+                            ticket,
+                            prompt: prompt.map_or(1, Prompt::tokens),
+                            cached: tokens_of(cached),
+                            answer: (request.work.round() as u32).max(1),
+                        });
+                    } else {
+                        let missing = prompt.map_or(0, |prompt| prompt.blocks() - cached);
+                        let block = self.scenario.requests.prompts;
+                        let block = block.map_or(0.0, |prompts| prompts.block_cost);
+                        machine.take(ticket, request.work + f64::from(missing) * block);
+                    }
                     return self.schedule(target);
                 }
             }
@@ -312,7 +328,8 @@ impl<'a> World<'a> {
         }
         request.tried.push(endpoint.id);
         request.attempt += 1;
-        if request.attempt > self.scenario.requests.retries {
+        // What the client has a part of cannot be tried again.
+        if request.is_answered || request.attempt > self.scenario.requests.retries {
             self.finish(slot, now, End::Broken);
             return false;
         }
@@ -322,6 +339,9 @@ impl<'a> World<'a> {
 
     /// Completes the next request of a machine.
     fn complete(&mut self, target: usize, now: Time) {
+        if self.machines[target].is_batching() {
+            return self.step(target, now);
+        }
         let requests = &self.requests;
         let machine = &mut self.machines[target];
         machine.advance(now);
@@ -329,22 +349,30 @@ impl<'a> World<'a> {
             if let Some(prompt) = &self.requests[ticket.slot].prompt {
                 machine.keep(prompt);
             }
-            let distance = machine.distance;
-            self.leave_machine(ticket.slot, now);
-            if distance == 0 {
-                self.answer(ticket, now);
-            } else {
-                let arrives = now.saturating_add(distance);
-                self.agenda.push(Reverse((arrives, Event::Answer(ticket))));
-            }
+            self.end_work(target, ticket, now);
         }
         self.schedule(target);
+    }
+
+    /// Ends the work of a machine on a request: the response is on its way.
+    fn end_work(&mut self, target: usize, ticket: Ticket, now: Time) {
+        let distance = self.machines[target].distance;
+        self.leave_machine(ticket.slot, now);
+        if distance == 0 {
+            self.answer(ticket, now);
+        } else {
+            let arrives = now.saturating_add(distance);
+            self.agenda.push(Reverse((arrives, Event::Answer(ticket))));
+        }
     }
 
     /// Ends a request whose response has arrived, unless its client has given it up meanwhile.
     fn answer(&mut self, ticket: Ticket, now: Time) {
         let request = self.requests.get(ticket.slot);
         if request.is_some_and(|request| request.serial == ticket.serial) {
+            if self.machines[self.requests[ticket.slot].target].is_batching() {
+                self.first_byte(ticket, now);
+            }
             self.learn(ticket.slot, now);
             self.finish(ticket.slot, now, End::Answered);
         }
@@ -383,7 +411,10 @@ impl<'a> World<'a> {
         if std::mem::take(&mut request.in_work) {
             let machine = &mut self.machines[request.target];
             machine.advance(now);
-            machine.leave();
+            machine.leave(Ticket {
+                slot,
+                serial: request.serial,
+            });
         }
     }
 
@@ -395,7 +426,8 @@ impl<'a> World<'a> {
         };
         in_flight.note_body(|| now / 1000);
         let gateway = &self.gateways[request.gateway];
-        if gateway.balancer.wants(Observed::Latency) {
+        // Of a response that streams, it was observed with the first byte.
+        if !request.is_answered && gateway.balancer.wants(Observed::Latency) {
             let took = (now - request.sent) / 1000;
             let endpoint = in_flight.endpoint();
             endpoint.observe_latency(now / 1000, took, in_flight.ahead());
@@ -412,9 +444,10 @@ impl<'a> World<'a> {
 
     fn schedule(&mut self, target: usize) {
         let requests = &self.requests;
-        let next = self.machines[target].next(|ticket| is_valid(requests, target, ticket));
-        let time = next.map_or(NEVER, |(time, _)| time);
-        self.soonest.set(target, time);
+        let machine = &mut self.machines[target];
+        let next = machine.next(|ticket| is_valid(requests, target, ticket));
+        let time = next.map(|(time, _)| time).or(machine.next_step());
+        self.soonest.set(target, time.unwrap_or(NEVER));
     }
 
     fn finish(&mut self, slot: usize, now: Time, end: End) {

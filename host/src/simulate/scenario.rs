@@ -26,6 +26,7 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
     shipped!("gateways"),
     shipped!("prompts"),
     shipped!("steady"),
+    shipped!("tokens"),
     shipped!("uneven"),
     shipped!("zones"),
 ];
@@ -55,8 +56,8 @@ pub(super) struct Scenario {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Requests {
-    /// Work of a request, in milliseconds of a core of speed 1.
-    pub(super) cost: Cost,
+    /// Work of a request, in milliseconds of a core of speed 1; none if there are kinds.
+    pub(super) cost: Option<Cost>,
     #[serde(default)]
     pub(super) arrivals: Arrivals,
     /// Requests that arrive at the same time.
@@ -76,6 +77,29 @@ pub(super) struct Requests {
     #[serde(default)]
     pub(super) key_skew: f64,
     pub(super) prompts: Option<Prompts>,
+    /// Kinds of prompts, for servers that batch.
+    #[serde(default)]
+    pub(super) kinds: Vec<Kind>,
+}
+
+/// Prompts of one length, as tokens. Each is new, but for its beginning.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kind {
+    /// How frequent it is, relative to the other kinds.
+    pub(super) share: f64,
+    /// Tokens of the whole prompt.
+    pub(super) prompt: u32,
+    /// Tokens of the answer.
+    pub(super) answer: Cost,
+    /// How many of the first tokens it has in common with the other prompts of its group.
+    #[serde(default)]
+    pub(super) shared: u32,
+    #[serde(default = "one")]
+    pub(super) groups: usize,
+    /// How unequal the groups' shares are, as `key_skew`.
+    #[serde(default)]
+    pub(super) skew: f64,
 }
 
 /// Prompts for inference servers. Users have conversations: each request sends the whole
@@ -173,6 +197,8 @@ pub(super) struct Group {
     pub(super) speed: f64,
     pub(super) antagonist: Option<Antagonist>,
     pub(super) cache: Option<Caching>,
+    /// Makes each target a server that batches, on which `cores` have no effect.
+    pub(super) batch: Option<Batching>,
     /// The labels of each target.
     #[serde(default)]
     pub(super) labels: BTreeMap<String, String>,
@@ -187,6 +213,26 @@ pub(super) struct Group {
 pub(super) struct Caching {
     /// Blocks that fit; the most recently used ones are kept.
     pub(super) blocks: u64,
+}
+
+/// A server that works in steps. A step takes `step` milliseconds, and more for each token that it
+/// computes.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Batching {
+    /// Most tokens of a step: one for each answer that has begun, the others of prompts.
+    pub(super) tokens: u32,
+    /// Most requests that it works on at once; the others wait, in the order in which they came.
+    pub(super) sequences: u32,
+    /// Tokens of prompts and answers that fit into its memory. A request has its place for all of
+    /// its tokens from the start, or waits.
+    pub(super) kv_tokens: u64,
+    /// Milliseconds of a step by itself.
+    pub(super) step: f64,
+    /// Milliseconds for a token of a prompt.
+    pub(super) prompt_token: f64,
+    /// Milliseconds for a token of an answer.
+    pub(super) answer_token: f64,
 }
 
 /// Changing load of other programs on the machine of a target.
@@ -304,15 +350,32 @@ impl Scenario {
 }
 
 impl Requests {
-    /// Mean work of a request, in milliseconds, if nothing is cached.
-    pub(super) fn mean_work(&self) -> f64 {
+    /// Mean work of a request, in milliseconds, if nothing is cached; none if there are kinds.
+    pub(super) fn mean_work(&self) -> Option<f64> {
         let prompt = |prompts: &Prompts| prompts.mean_blocks() * prompts.block_cost;
-        self.cost.mean() + self.prompts.as_ref().map_or(0.0, prompt)
+        Some(self.cost?.mean() + self.prompts.as_ref().map_or(0.0, prompt))
+    }
+
+    /// The same for requests of all kinds at a server that batches.
+    pub(super) fn mean_batched(&self, batch: &Batching) -> f64 {
+        let shares: f64 = self.kinds.iter().map(|kind| kind.share).sum();
+        let kinds = self.kinds.iter();
+        kinds
+            .map(|kind| kind.share / shares * batch.work(kind))
+            .sum()
     }
 
     /// The number of keys.
     pub(super) fn all_keys(&self) -> usize {
         self.prompts.map_or(self.keys, |prompts| prompts.users)
+    }
+}
+
+impl Batching {
+    /// Milliseconds that a request of a kind takes on average, in a batch that is full.
+    fn work(&self, kind: &Kind) -> f64 {
+        let answer = self.answer_token + self.step / f64::from(self.sequences);
+        f64::from(kind.prompt) * self.prompt_token + kind.answer.mean() * answer
     }
 }
 

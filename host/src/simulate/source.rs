@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::fleet::{NEVER, Time};
-use super::prompts::{Prompt, Users};
+use super::prompts::{Kinds, Prompt, Users};
 use super::random::{Costs, Keys, Random, Stream};
 use super::scenario::{Arrivals, Phase, Scenario};
 
@@ -11,7 +11,8 @@ const SECOND: f64 = 1e9;
 
 /// A request on arrival.
 pub(super) struct Arrival {
-    /// Milliseconds of a core, without the work of its prompt.
+    /// Milliseconds of a core, without the work of its prompt; for a server that batches, tokens of
+    /// the answer.
     pub(super) work: f64,
     pub(super) key: Option<usize>,
     pub(super) prompt: Option<Prompt>,
@@ -22,9 +23,10 @@ pub(super) struct Arrival {
 pub(super) struct Source<'a> {
     scenario: &'a Scenario,
     gaps: Random,
-    costs: Costs,
+    costs: Option<Costs>,
     keys: Keys,
     users: Option<Users>,
+    kinds: Kinds,
     gateways: Random,
     /// The time of the next arrival.
     pub(super) next: Time,
@@ -37,11 +39,24 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     pub(super) fn new(scenario: &'a Scenario, seed: u64) -> Self {
         let groups = scenario.targets.iter();
-        let cores: f64 = groups
-            .map(|group| group.count as f64 * group.cores * group.speed)
-            .sum();
         let requests = &scenario.requests;
         let mut end = 0.0;
+        // Servers, each with the time that a request takes one of them, in milliseconds.
+        let (servers, mean_work): (f64, f64) = match requests.mean_work() {
+            Some(mean) => {
+                let cores = groups.map(|group| group.count as f64 * group.cores * group.speed);
+                (cores.sum(), mean)
+            }
+            None => {
+                let rates = groups.map(|group| {
+                    let work = group
+                        .batch
+                        .map_or(1.0, |batch| requests.mean_batched(&batch));
+                    group.count as f64 * group.speed / work
+                });
+                (rates.sum(), 1.0)
+            }
+        };
         let phases = scenario.load.iter().map(|phase| {
             end += phase.seconds * SECOND;
             (end as Time, *phase)
@@ -49,13 +64,14 @@ impl<'a> Source<'a> {
         let mut source = Self {
             scenario,
             gaps: Random::new(seed, Stream::Arrivals),
-            costs: Costs::new(requests.cost, seed),
+            costs: requests.cost.map(|cost| Costs::new(cost, seed)),
             keys: Keys::new(requests.keys, requests.key_skew, seed),
             users: requests.prompts.map(|prompts| Users::new(prompts, seed)),
+            kinds: Kinds::new(&requests.kinds, seed),
             gateways: Random::new(seed, Stream::Gateways),
             next: 0,
             phases: phases.collect(),
-            gap: requests.mean_work() * requests.burst as f64 * 1e6 / cores,
+            gap: mean_work * requests.burst as f64 * 1e6 / servers,
         };
         source.advance();
         source
@@ -92,12 +108,16 @@ impl<'a> Source<'a> {
             }
             None => (self.keys.draw(), None),
         };
+        let drawn = self.kinds.draw();
+        let answer = drawn.map(|(_, answer)| answer);
+        let prompt = drawn.map(|(prompt, _)| prompt).or(prompt);
+        let cost = self.costs.as_mut().map(Costs::draw);
         Arrival {
             gateway: match self.scenario.gateways {
                 1 => 0,
                 many => self.gateways.below(many),
             },
-            work: self.costs.draw(),
+            work: answer.or(cost).unwrap_or_default(),
             key,
             prompt,
         }

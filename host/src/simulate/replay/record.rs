@@ -117,7 +117,7 @@ impl Record {
             gateways: 1,
             warm_up: 0.0,
             requests: Requests {
-                cost: Cost::Constant { mean: 1.0 },
+                cost: Some(Cost::Constant { mean: 1.0 }),
                 arrivals: Arrivals::Poisson,
                 burst: 1,
                 timeout: 60.0,
@@ -125,6 +125,7 @@ impl Record {
                 keys: 0,
                 key_skew: 0.0,
                 prompts: None,
+                kinds: Vec::new(),
             },
             load: vec![Phase {
                 seconds: micros as f64 / 1e6,

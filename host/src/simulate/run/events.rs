@@ -14,6 +14,10 @@ use super::{SECOND, World, is_valid};
 pub(super) enum Event {
     /// The response to a request arrives.
     Answer(Ticket),
+    /// The first part of a response arrives, of one that streams.
+    FirstByte(Ticket),
+    /// A further part arrives.
+    Part(Ticket),
     Antagonist(usize),
     Begin(usize),
     Detect(usize),
@@ -30,6 +34,8 @@ impl World<'_> {
         };
         match event {
             Event::Answer(ticket) => self.answer(ticket, now),
+            Event::FirstByte(ticket) => self.first_byte(ticket, now),
+            Event::Part(ticket) => self.part(ticket, now),
             Event::Antagonist(target) => self.disturb(target, now),
             Event::Begin(index) => self.change(index, now, true),
             Event::End(index) => self.change(index, now, false),

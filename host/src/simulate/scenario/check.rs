@@ -1,6 +1,6 @@
 //! Checks whether a scenario can be simulated.
 
-use super::{Cost, Prompts, Scenario};
+use super::{Batching, Cost, Kind, Prompts, Scenario};
 use crate::named;
 
 /// Most targets, gateways or keys of a simulation.
@@ -22,7 +22,8 @@ impl Scenario {
             counted("gateways", self.gateways),
             counted("requests.burst", self.requests.burst),
             positive("requests.timeout", self.requests.timeout),
-            self.requests.cost.flaw(),
+            self.requests.cost.and_then(|cost| cost.flaw("cost")),
+            self.flaw_of_batching(),
         ];
         if self.requests.keys > MOST {
             flaws.push(Some(format!("requests.keys must be at most {MOST}")));
@@ -61,9 +62,10 @@ impl Scenario {
                     "targets.distance must be between 0 and 60000 milliseconds".into(),
                 ));
             }
-            if group.cache.is_some() && self.requests.prompts.is_none() {
+            let requests = &self.requests;
+            if group.cache.is_some() && requests.prompts.is_none() && requests.kinds.is_empty() {
                 flaws.push(Some(
-                    "targets.cache needs requests.prompts: nothing else is cached".into(),
+                    "targets.cache needs requests.prompts or .kinds: nothing else is cached".into(),
                 ));
             }
             if !(1..=65_535).contains(&group.weight) {
@@ -136,6 +138,72 @@ impl Scenario {
     }
 }
 
+impl Scenario {
+    /// What is wrong with servers that batch and their requests.
+    fn flaw_of_batching(&self) -> Option<String> {
+        let requests = &self.requests;
+        if requests.kinds.is_empty() && requests.cost.is_none() {
+            return Some("requests.cost is missing; only requests.kinds do without it".into());
+        }
+        if !requests.kinds.is_empty() && (requests.cost.is_some() || requests.prompts.is_some()) {
+            return Some("requests.kinds excludes requests.cost and .prompts".into());
+        }
+        if self
+            .targets
+            .iter()
+            .any(|group| group.batch.is_some() == requests.kinds.is_empty())
+        {
+            let both = "targets.batch, for all targets, and requests.kinds need each other";
+            return Some(both.into());
+        }
+        let longest = requests.kinds.iter().map(|kind| kind.prompt).max();
+        let batches = self.targets.iter().filter_map(|group| group.batch);
+        let mut batches = batches.map(|batch| batch.flaw(longest.unwrap_or(0)));
+        let mut kinds = requests.kinds.iter().map(Kind::flaw);
+        kinds
+            .find_map(|flaw| flaw)
+            .or_else(|| batches.find_map(|flaw| flaw))
+    }
+}
+
+impl Kind {
+    fn flaw(&self) -> Option<String> {
+        let wrong = |what: &str| Some(format!("requests.kinds.{what}"));
+        if !(self.share.is_finite() && self.share > 0.0) {
+            wrong("share must be above 0")
+        } else if !(1..=LONGEST).contains(&u64::from(self.prompt)) {
+            wrong(&format!("prompt must be between 1 and {LONGEST}"))
+        } else if self.shared > self.prompt {
+            wrong("shared must be at most prompt")
+        } else if !(1..=MOST).contains(&self.groups) {
+            wrong(&format!("groups must be between 1 and {MOST}"))
+        } else if !(0.0..=10.0).contains(&self.skew) {
+            wrong("skew must be between 0 and 10")
+        } else {
+            self.answer.flaw("kinds.answer")
+        }
+    }
+}
+
+impl Batching {
+    /// What is wrong, if the longest prompt has so many tokens.
+    fn flaw(&self, longest: u32) -> Option<String> {
+        let wrong = |what: &str| Some(format!("targets.batch.{what}"));
+        let time = |value: f64| (0.0..1e6).contains(&value);
+        if self.sequences == 0 || self.tokens < self.sequences {
+            wrong("sequences must be above 0, and at most .tokens")
+        } else if self.kv_tokens <= u64::from(longest) {
+            wrong("kv_tokens must be more than the longest prompt has")
+        } else if !(self.step > 0.0
+            && [self.step, self.prompt_token, self.answer_token].map(time) == [true; 3])
+        {
+            wrong("step, .prompt_token and .answer_token must be below 1000000, and step above 0")
+        } else {
+            None
+        }
+    }
+}
+
 impl Prompts {
     fn flaw(&self) -> Option<String> {
         let longest = u64::from(self.shared) + u64::from(self.turns) * u64::from(self.turn);
@@ -162,20 +230,23 @@ impl Prompts {
 }
 
 impl Cost {
-    fn flaw(self) -> Option<String> {
+    /// What is wrong with it, as the field of this name.
+    fn flaw(self, name: &str) -> Option<String> {
         let mean = self.mean();
         if !(mean.is_finite() && mean > 0.0) {
-            return Some("requests.cost.mean must be above 0".into());
+            return Some(format!("requests.{name}.mean must be above 0"));
         }
         match self {
             Self::Normal { deviation, .. } | Self::LogNormal { deviation, .. }
                 if !(0.0..=100.0).contains(&deviation) =>
             {
-                Some("requests.cost.deviation must be between 0 and 100".into())
+                Some(format!(
+                    "requests.{name}.deviation must be between 0 and 100"
+                ))
             }
-            Self::Pareto { shape, .. } if !(shape > 1.0 && shape.is_finite()) => {
-                Some("requests.cost.shape must be above 1: below it there is no mean".into())
-            }
+            Self::Pareto { shape, .. } if !(shape > 1.0 && shape.is_finite()) => Some(format!(
+                "requests.{name}.shape must be above 1: below it there is no mean"
+            )),
             _ => None,
         }
     }
