@@ -56,6 +56,7 @@
 //!   label.
 //! - [`Balancer::pick_weighted`]: picks that say what a request weighs, for balancers that count work
 //!   and not requests.
+//! - [`prefix`]: prompts in bodies, and which endpoints had their beginnings lately.
 //! - [`refuse`]: the status and `Retry-After` with which a request is refused.
 //! - [`tries`]: what came of the earlier tries of a request, for its retries.
 //! - [`log`]: log lines for operators, with [`info!`] and similar macros.
@@ -67,6 +68,10 @@ mod endpoints;
 pub mod facts;
 pub mod log;
 mod part;
+pub mod prefix;
+mod prefix_index;
+mod prefix_saved;
+mod prefix_text;
 mod refusal;
 pub mod tries;
 mod weighted;

@@ -1,18 +1,9 @@
 //! Prefix affinity: a request goes to an endpoint that probably has its prefix in its cache, unless
 //! that endpoint has too much load. See README.md.
 
-mod index;
-mod saved;
-mod text;
-
-use std::collections::HashMap;
-
+use guest_sdk::prefix::{HOLDERS, Memory, Prompt, of_path};
 use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request, facts};
 use serde::Deserialize;
-
-use index::{HOLDERS, Index};
-use saved::Saved;
-use text::Asked;
 
 /// The number of bytes that are read of a body in addition to the prompt, for members before it:
 /// names, numbers, tools.
@@ -21,18 +12,12 @@ const HEAD: usize = 4 << 10;
 /// The search for a fit endpoint with a matching prefix stops after this many that are not fit.
 const ASKED: usize = 2 * HOLDERS;
 
-/// The maximum number of pairs that are saved, which are the newest ones, so that the state stays
-/// below a mebibyte.
-const SAVED: usize = 40_000;
-
 /// Remembers which endpoints had which prefixes, and the requests in flight at each endpoint.
 #[derive(Debug, Default)]
 pub struct PrefixAffinity {
     options: Options,
-    index: Index,
+    index: Memory,
     lottery: Lottery,
-    /// The ids of the endpoints, by the positions that the index uses.
-    ids: Vec<u64>,
     in_flight: Vec<u32>,
     /// The sums of requests in flight and of weights.
     total: u64,
@@ -111,18 +96,12 @@ impl Balancer for PrefixAffinity {
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
         self.options = serde_json::from_str(config).map_err(|error| error.to_string())?;
-        self.index = Index::new(self.options.capacity);
+        self.index = Memory::new(self.options.capacity, self.options.block_size);
         Ok(())
     }
 
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {
-        let positions = endpoints.iter().zip(0..);
-        let known: HashMap<u64, usize> = positions.map(|(e, position)| (e.id, position)).collect();
-        let moved: Vec<Option<usize>> = self.ids.iter().map(|id| known.get(id).copied()).collect();
-        if !moved.iter().zip(0..).all(|(new, old)| *new == Some(old)) {
-            self.index.renumber(&moved);
-        }
-        self.ids = endpoints.iter().map(|endpoint| endpoint.id).collect();
+        self.index.endpoints_changed(endpoints);
         self.lottery = Lottery::new(endpoints);
         self.weights = endpoints.iter().map(|e| u64::from(e.weight)).sum();
         self.in_flight.clear();
@@ -153,30 +132,11 @@ impl Balancer for PrefixAffinity {
     }
 
     fn save(&self) -> Vec<u8> {
-        let surplus = self.index.pairs().count().saturating_sub(SAVED);
-        let newest = self.index.pairs().skip(surplus);
-        let saved = Saved {
-            block_size: self.options.block_size as u32,
-            ids: self.ids.clone(),
-            pairs: newest
-                .map(|(hash, position)| (hash, position as u32))
-                .collect(),
-        };
-        saved.bytes()
+        self.index.save()
     }
 
     fn restore(&mut self, saved: &[u8]) -> Result<(), String> {
-        let saved = Saved::read(saved);
-        let saved = saved.ok_or("what was saved is in another form than this version's")?;
-        if saved.block_size as usize == self.options.block_size {
-            // The next call of `endpoints_changed` gives the endpoints their positions, as for any
-            // other change.
-            self.ids = saved.ids;
-            for (hash, number) in saved.pairs {
-                self.index.used(&[hash], number as usize);
-            }
-        }
-        Ok(())
+        self.index.restore(saved)
     }
 }
 
@@ -196,13 +156,13 @@ impl PrefixAffinity {
         let (size, most) = (self.options.block_size, self.options.max_blocks);
         let wanted = (size * most + HEAD).min(facts::BODY_START as usize);
         let body = facts::body_start(wanted as u32);
-        if let Some(asked) = body.as_deref().and_then(Asked::of) {
-            return text::of_prompt(&asked, size, most);
+        if let Some(prompt) = body.as_deref().and_then(Prompt::of) {
+            return prompt.hashes(size, most);
         }
         let Some(path) = facts::path() else {
             return Vec::new();
         };
-        text::of_path(&path, facts::query().as_deref(), most)
+        of_path(&path, facts::query().as_deref(), most)
     }
 
     /// Of the endpoints that have a prefix of the request and are fit, those with the longest

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use guest_sdk::Endpoint;
 use guest_sdk::facts::Given;
 
-use super::saved::FORM;
 use super::*;
+use guest_sdk::prefix::FORM;
 
 fn table(weights: &[u32]) -> Vec<Endpoint> {
     let ids = weights.iter().zip(1_u64..);

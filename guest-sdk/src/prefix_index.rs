@@ -1,10 +1,10 @@
 //! Which endpoints had which prefixes lately, and so probably have them in their caches.
 
-use guest_sdk::mix;
+use crate::mix;
 
 /// The maximum number of endpoints that are remembered for the same prefix, which are the ones that
 /// had it last. Among so many there is probably one that is not busy.
-pub(crate) const HOLDERS: usize = 16;
+pub const HOLDERS: usize = 16;
 
 /// Stands for no entry or no position.
 const NONE: u32 = u32::MAX;

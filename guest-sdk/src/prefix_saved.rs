@@ -3,7 +3,7 @@
 /// The first byte, which is the format. After it come the size of a block and the number of
 /// endpoints, of 4 bytes each, then the ids of the endpoints, of 8 bytes each, and then pairs: a
 /// hash of 8 bytes and the number of an endpoint, of 4 bytes. All are little-endian.
-pub(crate) const FORM: u8 = 1;
+pub const FORM: u8 = 1;
 
 /// The endpoints that had each prefix last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

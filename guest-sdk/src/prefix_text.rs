@@ -1,41 +1,107 @@
 //! The prefixes of a request, and their hashes.
 
-use guest_sdk::mix;
+use crate::mix;
 
 /// The keys of a JSON object whose value is a prompt, in the APIs of OpenAI and compatible ones.
 const PROMPTS: [&[u8]; 3] = [b"prompt", b"messages", b"input"];
 
-/// The parts of a request to an inference server that count for its prefix.
+/// The keys of a JSON object whose value limits the tokens of the answer.
+const LIMITS: [&[u8]; 3] = [
+    b"max_tokens",
+    b"max_completion_tokens",
+    b"max_output_tokens",
+];
+
+/// The prompt in the body of a request to an inference server, in OpenAI's APIs and compatible ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asked<'a> {
+pub struct Prompt<'a> {
     /// The name of the model, if it comes before the prompt; otherwise empty.
-    pub(crate) model: &'a [u8],
+    pub model: &'a [u8],
     /// The text between the quotes or brackets of the prompt, as it was sent. If the body is cut
     /// off, up to its end.
-    pub(crate) prompt: &'a [u8],
+    pub text: &'a [u8],
+    /// The body's members after the prompt; empty if the body is cut off before them.
+    rest: &'a [u8],
+    /// The limit of the answer's tokens, if it comes before the prompt.
+    limit: Option<u32>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> Prompt<'a> {
     /// Finds the prompt in the start of a body that is a JSON object. `None` if there is none.
     ///
     /// It does not check that the JSON is valid: the server does that. It decodes nothing, so the
     /// same text with other escapes counts as another text, and costs a cache miss.
-    pub(crate) fn of(body: &'a [u8]) -> Option<Self> {
-        let mut rest = body.trim_ascii_start().strip_prefix(b"{")?;
-        let mut model: &[u8] = &[];
+    #[must_use]
+    pub fn of(body: &'a [u8]) -> Option<Self> {
+        let mut members = Members {
+            rest: body.trim_ascii_start().strip_prefix(b"{")?,
+            is_first: true,
+        };
+        let mut prompt = Self::default();
         loop {
-            let (key, found);
-            (key, rest) = value(rest.trim_ascii_start())?;
-            rest = rest.trim_ascii_start().strip_prefix(b":")?;
-            (found, rest) = value(rest.trim_ascii_start())?;
+            let (key, found) = members.next()?;
             if key == b"model" {
-                model = found;
+                prompt.model = found;
             } else if PROMPTS.contains(&key) {
-                let prompt = found;
-                return Some(Self { model, prompt });
+                (prompt.text, prompt.rest) = (found, members.rest);
+                return Some(prompt);
+            } else if LIMITS.contains(&key) {
+                prompt.limit = number(found);
             }
-            rest = rest.trim_ascii_start().strip_prefix(b",")?;
         }
+    }
+
+    /// Whether the body was cut off inside of the prompt.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The number of tokens that the client allows for the answer, if it says so in the part of the
+    /// body that is known: `max_tokens`, `max_completion_tokens` or `max_output_tokens`.
+    #[must_use]
+    pub fn answer_limit(&self) -> Option<u32> {
+        let mut after = Members {
+            rest: self.rest,
+            is_first: false,
+        };
+        let later = after.find(|(key, _)| LIMITS.contains(key));
+        later.and_then(|(_, value)| number(value)).or(self.limit)
+    }
+
+    /// The hashes of its prefixes: of its first block of `size` bytes, of its first two blocks, and
+    /// so on, at most `most`. The bytes after the last whole block are ignored.
+    #[must_use]
+    pub fn hashes(&self, size: usize, most: usize) -> Vec<u64> {
+        let blocks = self.text.chunks_exact(size.max(1)).take(most);
+        chain(hash(1, self.model), blocks)
+    }
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// The members of a JSON object, each with the text inside of its value, as long as its syntax is
+/// right.
+struct Members<'a> {
+    rest: &'a [u8],
+    is_first: bool,
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut rest = self.rest.trim_ascii_start();
+        if !std::mem::take(&mut self.is_first) {
+            rest = rest.strip_prefix(b",")?;
+        }
+        let (key, rest) = value(rest.trim_ascii_start())?;
+        let rest = rest.trim_ascii_start().strip_prefix(b":")?;
+        let (found, rest) = value(rest.trim_ascii_start())?;
+        self.rest = rest;
+        Some((key, found))
     }
 }
 
@@ -83,16 +149,10 @@ fn nested(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The hashes of the prefixes of a prompt: of its first block of `size` bytes, of its first two
-/// blocks, and so on, at most `most`. The bytes after the last whole block are ignored.
-pub(crate) fn of_prompt(asked: &Asked<'_>, size: usize, most: usize) -> Vec<u64> {
-    let blocks = asked.prompt.chunks_exact(size).take(most);
-    chain(hash(1, asked.model), blocks)
-}
-
-/// The same for a path and a query: each segment of the path is a block, and the query is the last
-/// block.
-pub(crate) fn of_path(path: &str, query: Option<&str>, most: usize) -> Vec<u64> {
+/// The hashes of the prefixes of a path and a query, as those of a prompt: each segment of the path
+/// is a block, and the query is the last block.
+#[must_use]
+pub fn of_path(path: &str, query: Option<&str>, most: usize) -> Vec<u64> {
     let segments = path.strip_prefix('/').unwrap_or(path).split('/');
     let mut hashes = chain(hash(2, &[]), segments.map(str::as_bytes).take(most));
     if let (Some(query), Some(path)) = (query, hashes.last()) {
@@ -133,9 +193,9 @@ mod tests {
     use super::*;
 
     fn asked(body: &str) -> Option<(&str, &str)> {
-        let asked = Asked::of(body.as_bytes())?;
+        let asked = Prompt::of(body.as_bytes())?;
         let text = |bytes| str::from_utf8(bytes).unwrap_or("no UTF-8");
-        Some((text(asked.model), text(asked.prompt)))
+        Some((text(asked.model), text(asked.text)))
     }
 
     #[test]
@@ -195,9 +255,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_limit_of_the_answer_is_found_before_and_after_the_prompt() {
+        let limit =
+            |body: &str| Prompt::of(body.as_bytes()).and_then(|prompt| prompt.answer_limit());
+        assert_eq!(limit(r#"{"max_tokens":7,"prompt":"x"}"#), Some(7));
+        assert_eq!(
+            limit(r#"{"prompt":"x","n":1, "max_output_tokens" : 8 }"#),
+            Some(8)
+        );
+        assert_eq!(limit(r#"{"prompt":"x","max_tokens":null}"#), None);
+        assert_eq!(limit(r#"{"prompt":"x","max_tokens":-1}"#), None);
+        assert_eq!(limit(r#"{"prompt":"x","user":{"max_tokens":1}}"#), None);
+        assert_eq!(limit(r#"{"prompt":"x"}"#), None);
+    }
+
     /// A JSON string, written as a serializer writes it.
     fn written(text: &str) -> String {
-        serde_json::Value::from(text).to_string()
+        let escaped = text.chars().map(|letter| match letter {
+            '"' | '\\' => format!("\\{letter}"),
+            '\0'..' ' => format!("\\u{:04x}", u32::from(letter)),
+            _ => letter.to_string(),
+        });
+        format!("\"{}\"", escaped.collect::<String>())
     }
 
     proptest! {
@@ -205,8 +285,8 @@ mod tests {
         fn no_body_makes_the_parser_panic(body: Vec<u8>, pieces in proptest::collection::vec(
             prop::sample::select(vec!["{", "}", "[", "]", "\"", "\\", ":", ",", "prompt", "\"prompt\"", " ", "1"]), 0..30,
         )) {
-            let _ = Asked::of(&body);
-            let _ = Asked::of(pieces.concat().as_bytes());
+            let _ = Prompt::of(&body).and_then(|prompt| prompt.answer_limit());
+            let _ = Prompt::of(pieces.concat().as_bytes()).and_then(|prompt| prompt.answer_limit());
         }
 
         #[test]
@@ -218,14 +298,14 @@ mod tests {
             let head = format!("{{{}: [{other}, {{\"prompt\": {other}}}], \"model\": {name}, \"prompt\":",
                 self::written(&format!("x{before}")));
             let body = format!("{head} {written}, \"user\": {}}}", self::written(&after));
-            let found = Asked { model: &name.as_bytes()[1..name.len() - 1],
-                prompt: &written.as_bytes()[1..written.len() - 1] };
-            prop_assert_eq!(Asked::of(body.as_bytes()), Some(found));
+            let (name, text) = (&name.as_bytes()[1..name.len() - 1], &written.as_bytes()[1..written.len() - 1]);
+            let found = Prompt::of(body.as_bytes()).map(|found| (found.model, found.text, found.is_cut()));
+            prop_assert_eq!(found, Some((name, text, false)));
             // After the space and the quote.
             let begin = head.len() + 2;
-            let end = (begin + cut).min(begin + found.prompt.len());
-            let short = Asked::of(&body.as_bytes()[..end]);
-            prop_assert_eq!(short.map(|asked| asked.prompt), Some(&found.prompt[..end - begin]));
+            let end = (begin + cut).min(begin + text.len());
+            let short = Prompt::of(&body.as_bytes()[..end]).map(|short| (short.text, short.is_cut()));
+            prop_assert_eq!(short, Some((&text[..end - begin], true)));
         }
 
         #[test]
@@ -234,8 +314,8 @@ mod tests {
         ) {
             let (one, other) = ([&shared[..], &one].concat(), [&shared[..], &other].concat());
             let of = |prompt: &[u8]| {
-                let asked = Asked { model: b"m", prompt };
-                of_prompt(&asked, size, 1000)
+                let prompt = Prompt { model: b"m", text: prompt, ..Prompt::default() };
+                prompt.hashes(size, 1000)
             };
             let equal = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
             let (one, other) = (of(&one), of(&other));
@@ -249,8 +329,13 @@ mod tests {
     #[test]
     fn prompts_for_different_models_have_different_hashes() {
         let of = |model: &[u8]| {
-            let prompt = &[7; 64];
-            of_prompt(&Asked { model, prompt }, 64, 1)
+            let text = &[7; 64];
+            let prompt = Prompt {
+                model,
+                text,
+                ..Prompt::default()
+            };
+            prompt.hashes(64, 1)
         };
         assert_ne!(of(b"small"), of(b"large"));
         assert_eq!(of(b"").len(), 1);

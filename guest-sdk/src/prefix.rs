@@ -1,0 +1,137 @@
+//! Which endpoints had which beginnings of prompts lately, and so probably have them in their
+//! caches. For balancers of inference servers.
+//!
+//! ```
+//! # use guest_sdk::{Endpoint, Endpoints, prefix};
+//! let mut memory = prefix::Memory::new(1000, 4);
+//! memory.endpoints_changed(&Endpoints::new(vec![Endpoint { id: 1, weight: 1 }, Endpoint { id: 2, weight: 1 }]));
+//! let hashes = |body: &[u8]| {
+//!     let prompt = prefix::Prompt::of(body).unwrap_or_default();
+//!     prompt.hashes(memory.block_size(), 16)
+//! };
+//! let (one, other) = (hashes(b"{\"prompt\": \"Say hello\"}"), hashes(b"{\"prompt\": \"Say hi\"}"));
+//! memory.used(&one, 1);
+//! assert_eq!(memory.known(&other, 1), 1);
+//! assert_eq!(memory.known(&other, 0), 0);
+//! ```
+
+use std::collections::HashMap;
+
+use crate::Endpoints;
+
+pub use crate::prefix_index::HOLDERS;
+use crate::prefix_index::Index;
+pub use crate::prefix_saved::FORM;
+use crate::prefix_saved::Saved;
+pub use crate::prefix_text::{Prompt, of_path};
+
+/// The maximum number of pairs that are saved, which are the newest ones, so that the state stays
+/// below a mebibyte.
+const SAVED: usize = 40_000;
+
+/// Remembers which endpoints had which prefixes: pairs of a prefix's hash and an endpoint. Its
+/// positions are those of the table that it was told of last.
+#[derive(Debug, Default)]
+pub struct Memory {
+    index: Index,
+    block_size: usize,
+    /// The ids of the endpoints, by the positions that the index uses.
+    ids: Vec<u64>,
+}
+
+impl Memory {
+    /// A memory of at most `capacity` pairs, of 32 bytes each, for blocks of `block_size` bytes. It
+    /// allocates its memory at once: if there is too little, this fails when settings are checked,
+    /// and not hours later.
+    #[must_use]
+    pub fn new(capacity: usize, block_size: usize) -> Self {
+        Self {
+            index: Index::new(capacity),
+            block_size,
+            ids: Vec::new(),
+        }
+    }
+
+    /// Bytes of a block.
+    #[must_use]
+    pub const fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// Changes the positions to those of a new table, and forgets the endpoints that have left: their
+    /// caches may be gone as well.
+    pub fn endpoints_changed(&mut self, endpoints: &Endpoints) {
+        let positions = endpoints.iter().zip(0..);
+        let known: HashMap<u64, usize> = positions.map(|(e, position)| (e.id, position)).collect();
+        let moved: Vec<Option<usize>> = self.ids.iter().map(|id| known.get(id).copied()).collect();
+        if !moved.iter().zip(0..).all(|(new, old)| *new == Some(old)) {
+            self.index.renumber(&moved);
+        }
+        self.ids = endpoints.iter().map(|endpoint| endpoint.id).collect();
+    }
+
+    /// Sets the number that chains of hashes depend on, unless it is set already; the random bits of
+    /// the first pick are suitable. Clients must not know it.
+    pub fn keep_secret(&mut self, number: u64) {
+        self.index.keep_secret(number);
+    }
+
+    /// The positions that are known for a hash, the most recently used one first; at most
+    /// [`HOLDERS`].
+    pub fn holders(&self, hash: u64) -> impl Iterator<Item = usize> {
+        self.index.holders(hash)
+    }
+
+    /// How many of the hashes of a request, from the shortest prefix on, are known for a position.
+    #[must_use]
+    pub fn known(&self, hashes: &[u64], position: usize) -> usize {
+        hashes.partition_point(|hash| self.holders(*hash).any(|holder| holder == position))
+    }
+
+    /// Records that the endpoint at a position had a request with these prefixes, the shortest one
+    /// first.
+    pub fn used(&mut self, hashes: &[u64], position: usize) {
+        self.index.used(hashes, position);
+    }
+
+    /// All pairs, the least recently used one first.
+    pub fn pairs(&self) -> impl Iterator<Item = (u64, usize)> {
+        self.index.pairs()
+    }
+
+    /// The newest pairs as bytes, for [`Balancer::save`](crate::Balancer::save): less than a
+    /// mebibyte.
+    #[must_use]
+    pub fn save(&self) -> Vec<u8> {
+        let surplus = self.index.pairs().count().saturating_sub(SAVED);
+        let newest = self.index.pairs().skip(surplus);
+        let saved = Saved {
+            block_size: self.block_size as u32,
+            ids: self.ids.clone(),
+            pairs: newest
+                .map(|(hash, position)| (hash, position as u32))
+                .collect(),
+        };
+        saved.bytes()
+    }
+
+    /// Takes over what another memory has saved, before the first table; nothing if its blocks are of
+    /// another size.
+    ///
+    /// # Errors
+    ///
+    /// A sentence for the log, if the bytes have another form.
+    pub fn restore(&mut self, saved: &[u8]) -> Result<(), String> {
+        let saved = Saved::read(saved);
+        let saved = saved.ok_or("what was saved is in another form than this version's")?;
+        if saved.block_size as usize == self.block_size {
+            // The next call of `endpoints_changed` gives the endpoints their positions, as for any
+            // other change.
+            self.ids = saved.ids;
+            for (hash, number) in saved.pairs {
+                self.index.used(&[hash], number as usize);
+            }
+        }
+        Ok(())
+    }
+}
