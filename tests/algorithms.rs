@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{Backend, Gateway, Load, Setup, patch_upstream};
 
 /// All shipped balancers except `sticky-sessions`, which needs a field of its own.
-const ALL: [&str; 9] = [
+const ALL: [&str; 10] = [
     "round-robin",
     "consistent-hashing",
     "latency",
@@ -19,6 +19,7 @@ const ALL: [&str; 9] = [
     "prefix-affinity",
     "prequal",
     "random",
+    "token-load",
 ];
 
 fn with_backends() -> (Gateway, Vec<Backend>) {

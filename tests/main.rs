@@ -136,6 +136,7 @@ mod target_names;
 mod tls;
 mod tls_endpoints;
 mod tls_listeners;
+mod token_load;
 mod top;
 mod trace_cases;
 mod traces;

@@ -196,6 +196,53 @@ fn prefix_affinity_reuses_cached_prompts() {
     assert!(refused.contains("requests.prompts.turns"), "{refused}");
 }
 
+/// Two servers that batch, with prompts of two lengths.
+const TOKENS: &str = r#"
+description = "short and long prompts"
+warm_up = 10
+load = [{ seconds = 200, level = 0.7 }]
+
+[requests]
+kinds = [
+    { share = 98, prompt = 100, answer = { distribution = "exponential", mean = 50 } },
+    { share = 2, prompt = 20_000, shared = 16, answer = { distribution = "constant", mean = 50 } },
+]
+
+[[targets]]
+count = 4
+cache = { blocks = 1000 }
+batch = { tokens = 2048, sequences = 64, kv_tokens = 100_000, step = 8, prompt_token = 0.08, answer_token = 0.1 }
+"#;
+
+#[test]
+fn token_load_keeps_short_prompts_from_waiting_behind_long_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = scenario(&folder, TOKENS);
+    let both = ["-b", "token-load", "-b", "p2c"];
+    let document = outcome(&[&[file.as_str()], &both[..]].concat());
+    let total = |index: usize| &document["outcomes"][index]["total"];
+    let first = |index: usize| total(index)["first_byte"]["p90"].as_f64().unwrap();
+    assert!(first(0) * 2.0 < first(1), "{} {}", first(0), first(1));
+    // A first byte comes before the last one.
+    assert!(first(0) < total(0)["p90"].as_f64().unwrap());
+    let table = run(&[&file, "-b", "random"]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(
+        table.contains("first p50  first p90  first p99  cached"),
+        "{table}"
+    );
+    let refused = error_of(&[&scenario(
+        &folder,
+        &TOKENS.replace("kv_tokens = 100_000", "kv_tokens = 20_000"),
+    )]);
+    assert!(refused.contains("targets.batch.kv_tokens"), "{refused}");
+    let refused = error_of(&[&scenario(
+        &folder,
+        &TOKENS.replace("batch = {", "labels = {}\n#"),
+    )]);
+    assert!(refused.contains("need each other"), "{refused}");
+}
+
 #[test]
 fn components_and_settings_can_be_simulated() {
     let folder = tempfile::tempdir().unwrap();

@@ -30,6 +30,7 @@ pub const SHIPPED: &[Shipped] = &[
     shipped!("prequal"),
     shipped!("random"),
     shipped!("sticky-sessions"),
+    shipped!("token-load"),
 ];
 
 #[cfg(test)]

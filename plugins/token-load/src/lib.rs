@@ -1,0 +1,249 @@
+//! Token load: a request goes to the endpoint that has the fewest tokens to compute, with those of
+//! the request that are not in its cache. See README.md.
+
+use guest_sdk::prefix::{Memory, Prompt};
+use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request, Weighted, facts};
+use serde::Deserialize;
+
+/// The maximum number of blocks that are compared: all that fit into the part of a body that is
+/// known, if blocks have the default size.
+const BLOCKS: usize = 256;
+
+/// Places requests by tokens.
+#[derive(Debug, Default)]
+pub struct TokenLoad {
+    options: Options,
+    memory: Memory,
+    lottery: Lottery,
+}
+
+/// What a request asks for.
+#[derive(Debug, Default, PartialEq)]
+struct Asked {
+    /// Tokens of the prompt.
+    prompt: u32,
+    /// Tokens of the answer.
+    answer: u32,
+    /// The hashes of the prompt's prefixes, the shortest first.
+    hashes: Vec<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    bytes_per_token: f64,
+    tokens_header: Option<String>,
+    answer_tokens: u32,
+    answer_weight: f64,
+    choices: usize,
+    block_size: usize,
+    capacity: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            bytes_per_token: 4.0,
+            tokens_header: None,
+            answer_tokens: 256,
+            answer_weight: 1.0,
+            choices: 8,
+            block_size: 64,
+            capacity: 131_072,
+        }
+    }
+}
+
+impl Balancer for TokenLoad {
+    const CONFIG_SCHEMA: &'static str = r#"{
+        "type": "object",
+        "properties": {
+            "bytes_per_token": {
+                "type": "number", "minimum": 0.25, "maximum": 64, "default": 4,
+                "description": "Bytes of a prompt for each token"
+            },
+            "tokens_header": {
+                "type": "string", "minLength": 1, "maxLength": 256,
+                "description": "A header of requests whose value is the number of tokens of the prompt; it is estimated for requests without it"
+            },
+            "answer_tokens": {
+                "type": "integer", "minimum": 0, "maximum": 1000000, "default": 256,
+                "description": "Tokens of an answer, unless the request limits it to fewer"
+            },
+            "answer_weight": {
+                "type": "number", "minimum": 0, "maximum": 1000, "default": 1,
+                "description": "What a token of an answer counts beside one of a prompt"
+            },
+            "choices": {
+                "type": "integer", "minimum": 2, "maximum": 64, "default": 8,
+                "description": "Endpoints that are compared: all if there are no more, otherwise as many drawn by weight, and as many that have the beginning of the prompt"
+            },
+            "block_size": {
+                "type": "integer", "minimum": 1, "maximum": 4096, "default": 64,
+                "description": "Bytes of a block of a prompt; as many as a block of the servers' caches has, or less"
+            },
+            "capacity": {
+                "type": "integer", "minimum": 0, "maximum": 4194304, "default": 131072,
+                "description": "Pairs of a block and an endpoint that are remembered, 32 bytes each: about as many blocks as all caches hold; 0 if the servers cache nothing"
+            }
+        },
+        "additionalProperties": false
+    }"#;
+
+    fn configure(&mut self, config: &str) -> Result<(), String> {
+        self.options = serde_json::from_str(config).map_err(|error| error.to_string())?;
+        self.memory = Memory::new(self.options.capacity, self.options.block_size);
+        Ok(())
+    }
+
+    fn endpoints_changed(&mut self, endpoints: &Endpoints) {
+        self.memory.endpoints_changed(endpoints);
+        self.lottery = Lottery::new(endpoints);
+    }
+
+    fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
+        let pick = self.pick_weighted(request, endpoints)?;
+        Some(pick.position)
+    }
+
+    fn pick_weighted(&mut self, request: &Request, endpoints: &Endpoints) -> Option<Weighted> {
+        self.memory.keep_secret(request.entropy);
+        let asked = self.asked();
+        // A retry does not look for a cached prefix: it would find the endpoint that has failed the
+        // request.
+        let known = match request.attempt {
+            0 => &asked.hashes[..],
+            _ => &[],
+        };
+        let candidates = self.candidates(&mut Entropy::of(request), endpoints, known);
+        let (position, first_byte) = self.least(&candidates, endpoints, &asked, known)?;
+        self.memory.used(&asked.hashes, position);
+        Some(Weighted {
+            position,
+            first_byte,
+            rest: asked.answer,
+        })
+    }
+
+    fn save(&self) -> Vec<u8> {
+        self.memory.save()
+    }
+
+    fn restore(&mut self, saved: &[u8]) -> Result<(), String> {
+        self.memory.restore(saved)
+    }
+}
+
+impl TokenLoad {
+    /// Estimates what the request asks for.
+    fn asked(&self) -> Asked {
+        let options = &self.options;
+        let header = options.tokens_header.as_deref();
+        let told = header.and_then(|name| facts::header(name)?.trim().parse().ok());
+        let body = facts::body_start(facts::BODY_START).unwrap_or_default();
+        let tokens = |bytes: usize| (bytes as f64 / options.bytes_per_token).ceil() as u32;
+        let Some(prompt) = Prompt::of(&body) else {
+            // All of another body counts.
+            return Asked {
+                prompt: told.unwrap_or_else(|| tokens(body.len() + unseen(body.len()))),
+                answer: options.answer_tokens,
+                hashes: Vec::new(),
+            };
+        };
+        let estimated = || {
+            let cut = if prompt.is_cut() {
+                unseen(body.len())
+            } else {
+                0
+            };
+            tokens(prompt.text.len() + cut)
+        };
+        let limit = prompt.answer_limit().unwrap_or(u32::MAX);
+        let hashes = match options.capacity {
+            0 => Vec::new(),
+            _ => prompt.hashes(options.block_size, BLOCKS),
+        };
+        Asked {
+            prompt: told.unwrap_or_else(estimated),
+            answer: options.answer_tokens.min(limit),
+            hashes,
+        }
+    }
+
+    /// The positions that are compared: those that have the longest known prefix, and all others if
+    /// they are few, or some that are drawn by weight.
+    fn candidates(
+        &self,
+        entropy: &mut Entropy,
+        endpoints: &Endpoints,
+        hashes: &[u64],
+    ) -> Vec<usize> {
+        let (count, most) = (endpoints.len(), self.options.choices);
+        if count <= most {
+            // From a random one on, since of equal ones the first is picked.
+            let first = entropy.below(count);
+            return (first..count).chain(0..first).collect();
+        }
+        let mut drawn = Vec::with_capacity(2 * most);
+        for _ in 0..most {
+            drawn.extend(self.lottery.draw(entropy));
+        }
+        let longest = hashes.partition_point(|hash| self.memory.holders(*hash).next().is_some());
+        if let Some(last) = longest.checked_sub(1) {
+            drawn.extend(self.memory.holders(hashes[last]).take(most));
+        }
+        drawn
+    }
+
+    /// The candidate that has the fewest tokens to compute for its weight, with those of the request
+    /// that it does not have in its cache, and the number of these.
+    fn least(
+        &self,
+        candidates: &[usize],
+        endpoints: &Endpoints,
+        asked: &Asked,
+        hashes: &[u64],
+    ) -> Option<(usize, u32)> {
+        let mut least: Option<(f64, usize, u32)> = None;
+        for pair in candidates.chunks(2) {
+            let (first, last) = (*pair.first()?, *pair.last()?);
+            let columns = [Column::InFlightCost, Column::UnansweredCost];
+            let seen = endpoints.look(columns, [first, last]);
+            for (&position, [all, unanswered]) in pair.iter().zip(seen) {
+                let missing = self.missing(asked, hashes, position);
+                let answers = f64::from(all.saturating_sub(unanswered));
+                let tokens = f64::from(unanswered)
+                    + f64::from(missing)
+                    + answers * self.options.answer_weight;
+                let load = tokens / f64::from(endpoints[position].weight.max(1));
+                if least.is_none_or(|(least, ..)| load < least) {
+                    least = Some((load, position, missing));
+                }
+            }
+        }
+        least.map(|(_, position, missing)| (position, missing))
+    }
+
+    /// The tokens of a prompt that an endpoint has to compute.
+    fn missing(&self, asked: &Asked, hashes: &[u64], position: usize) -> u32 {
+        let bytes = self.memory.known(hashes, position) * self.options.block_size;
+        let cached = (bytes as f64 / self.options.bytes_per_token) as u32;
+        // The last one is computed in any case, because the answer begins with it.
+        asked.prompt.saturating_sub(cached).max(1)
+    }
+}
+
+/// The bytes of the body after the first `seen` ones, as far as its length is known.
+fn unseen(seen: usize) -> usize {
+    if seen < facts::BODY_START as usize {
+        return 0;
+    }
+    let length = facts::header("content-length");
+    let length: Option<usize> = length.and_then(|length| length.parse().ok());
+    length.unwrap_or(seen).saturating_sub(seen)
+}
+
+guest_sdk::export!(TokenLoad, weighted);
+
+#[cfg(test)]
+mod tests;
