@@ -122,7 +122,7 @@ fn every_balancer_gets_the_same_requests_and_survives_a_dead_target() {
     let folder = tempfile::tempdir().unwrap();
     let document = outcome(&[&scenario(&folder, SCENARIO)]);
     let outcomes = document["outcomes"].as_array().unwrap();
-    assert_eq!(outcomes.len(), 10);
+    assert_eq!(outcomes.len(), 11);
     for outcome in outcomes {
         let (total, first) = (&outcome["total"], &outcomes[0]["total"]);
         assert_eq!(total["requests"], first["requests"], "{outcome}");
@@ -204,8 +204,8 @@ load = [{ seconds = 200, level = 0.7 }]
 
 [requests]
 kinds = [
-    { share = 98, prompt = 100, answer = { distribution = "exponential", mean = 50 } },
-    { share = 2, prompt = 20_000, shared = 16, answer = { distribution = "constant", mean = 50 } },
+    { share = 199, prompt = 100, answer = { distribution = "exponential", mean = 50 } },
+    { share = 1, prompt = 20_000, shared = 16, answer = { distribution = "constant", mean = 50 } },
 ]
 
 [[targets]]
@@ -221,10 +221,10 @@ fn token_load_keeps_short_prompts_from_waiting_behind_long_ones() {
     let both = ["-b", "token-load", "-b", "p2c"];
     let document = outcome(&[&[file.as_str()], &both[..]].concat());
     let total = |index: usize| &document["outcomes"][index]["total"];
-    let first = |index: usize| total(index)["first_byte"]["p90"].as_f64().unwrap();
+    let first = |index: usize| total(index)["first_byte"]["p99"].as_f64().unwrap();
     assert!(first(0) * 2.0 < first(1), "{} {}", first(0), first(1));
     // A first byte comes before the last one.
-    assert!(first(0) < total(0)["p90"].as_f64().unwrap());
+    assert!(first(0) < total(0)["p99"].as_f64().unwrap());
     let table = run(&[&file, "-b", "random"]);
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(

@@ -17,6 +17,7 @@ mod run;
 mod scenario;
 mod source;
 mod targets;
+mod ticket;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use super::fleet::Ticket;
 use super::scenario::Batching;
+use super::ticket::Ticket;
 
 /// A request inside a server, in tokens.
 #[derive(Debug, Clone, Copy)]

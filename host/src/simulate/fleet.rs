@@ -8,20 +8,13 @@ use super::batch::{Batch, Job, Progress};
 use super::cache::Cache;
 use super::prompts::Prompt;
 use super::scenario::{FaultKind, Group};
+pub(super) use super::ticket::Ticket;
 
 /// Nanoseconds since the start of the simulation.
 pub(super) type Time = u64;
 
 /// A time that is never reached.
 pub(super) const NEVER: Time = u64::MAX;
-
-/// Identifies a request in progress.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket {
-    pub(super) slot: usize,
-    /// Distinguishes requests that used the same slot.
-    pub(super) serial: u64,
-}
 
 /// A target and its machine.
 #[derive(Debug)]
