@@ -194,7 +194,9 @@ fn a_rollout_that_has_passed_waits_for_its_operator_unless_it_promotes_itself() 
         ],
     );
     let said = String::from_utf8_lossy(&started.stdout).into_owned();
-    assert_eq!(said, "rollout started: 1 changes\n", "{started:?}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "rollout started: 1 change", "{started:?}");
+    assert!(lines[1].starts_with("update services ("), "{said}");
     until("the canary has it", || requests(&[&canary]) == ["new"]);
     until("the other gateway shows it", || {
         a.admin("GET", "/pointsman/rollout", &[]).status == 200
@@ -215,7 +217,7 @@ fn a_rollout_that_has_passed_waits_for_its_operator_unless_it_promotes_itself() 
     let promoted = command(&a, &["promote"]);
     assert_eq!(
         String::from_utf8_lossy(&promoted.stdout),
-        "rollout promoted: 1 changes\n"
+        "rollout promoted: 1 change\n"
     );
     assert_eq!(rollout(&a)["state"], "promoted");
     roll_out(&a, &old, "max_error_percent=50");

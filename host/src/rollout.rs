@@ -103,10 +103,9 @@ pub fn rollout(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 let told = told.lines().map(|told| format!("{shown}: {told}"));
                 anyhow!(told.collect::<Vec<_>>().join("\n"))
             })?;
-            let changes = answer.body.get("changes").and_then(Value::as_array);
-            match changes.map_or(0, Vec::len) {
-                0 => println!("no rollout: all gateways have this configuration"),
-                changes => println!("rollout started: {changes} changes"),
+            match listed(&answer.body) {
+                (0, _) => println!("no rollout: all gateways have this configuration"),
+                (changes, lines) => print!("rollout started: {}\n{lines}", counted(changes)),
             }
         }
         Arguments::Status(asked) => {
@@ -123,7 +122,8 @@ pub fn rollout(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Arguments::Promote(asked) => {
             let answer = asked.gateway.admin()?.post(&format!("{PATH}/promote"))?;
             let changes = answer.body.get("changes").and_then(Value::as_u64);
-            println!("rollout promoted: {} changes", changes.unwrap_or_default());
+            let changes = usize::try_from(changes.unwrap_or_default()).unwrap_or(usize::MAX);
+            println!("rollout promoted: {}", counted(changes));
         }
         Arguments::FallBack(asked) => {
             asked.gateway.admin()?.delete(PATH)?;
@@ -189,16 +189,7 @@ fn status(rollout: &Value) -> String {
         Some(reason) => format!("{state}: {reason}\n"),
         None => format!("{state}\n"),
     };
-    let changes = rollout.get("changes").and_then(Value::as_array);
-    for change in changes.into_iter().flatten() {
-        let field = |name: &str| change.get(name).and_then(Value::as_str).unwrap_or_default();
-        let overtaken = match change.get("overtaken") == Some(&true.into()) {
-            true => ": changed since by others, roll out again",
-            false => "",
-        };
-        let (done, entity, id) = (field("change"), field("entity"), field("id"));
-        shown += &format!("{done} {entity} ({id}){overtaken}\n");
-    }
+    shown += &listed(rollout).1;
     let mut lines = vec![HEADS.map(str::to_owned)];
     for channel in ["main", "canary"] {
         let Some(figures) = rollout.pointer(&format!("/figures/{channel}")) else {
@@ -225,6 +216,28 @@ fn status(rollout: &Value) -> String {
                   --channel canary, or end it with pointsman rollout fall-back\n";
     }
     shown
+}
+
+/// The number of changes in an answer of the Admin API, and a line for each.
+fn listed(rollout: &Value) -> (usize, String) {
+    let changes = rollout.get("changes").and_then(Value::as_array);
+    let (mut number, mut lines) = (0, String::new());
+    for change in changes.into_iter().flatten() {
+        let field = |name: &str| change.get(name).and_then(Value::as_str).unwrap_or_default();
+        let overtaken = match change.get("overtaken") == Some(&true.into()) {
+            true => ": changed since by others, roll out again",
+            false => "",
+        };
+        let (done, entity, id) = (field("change"), field("entity"), field("id"));
+        lines += &format!("{done} {entity} ({id}){overtaken}\n");
+        number += 1;
+    }
+    (number, lines)
+}
+
+fn counted(changes: usize) -> String {
+    let unit = if changes == 1 { "change" } else { "changes" };
+    format!("{changes} {unit}")
 }
 
 #[cfg(test)]
