@@ -227,14 +227,9 @@ fn a_gateway_that_is_stuck_is_not_shown_as_if_it_were_not() {
     let (gateway, _backends) = with_two_upstreams();
     let mut top = Watched::start(&gateway, 100, 30);
     top.wait_for("UPSTREAM");
-    let pid = gateway.pid().to_string();
-    let send = |signal: &str| {
-        let sent = Command::new("kill").args([signal, &pid]).status();
-        assert!(sent.unwrap().success());
-    };
-    send("-STOP");
+    gateway.signal("-STOP");
     top.wait_for("no newer figures: none have come for 5 s");
-    send("-CONT");
+    gateway.signal("-CONT");
     top.press("q");
     top.wait_for_end();
 }

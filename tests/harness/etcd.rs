@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{Issued, Relay, Setup, refusing_address, until};
+use super::{Issued, Relay, Setup, refusing_address, send_signal, until};
 
 /// An etcd. Killed when dropped.
 pub(crate) struct Etcd {
@@ -194,9 +194,7 @@ impl Etcd {
     /// Sends a signal to a member, by its name.
     pub(crate) fn signal(&self, number: usize, signal: &str) {
         let process = self.members[number].process.as_ref().unwrap();
-        let id = process.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &id]).status();
-        assert!(sent.unwrap().success());
+        send_signal(process.id(), signal);
     }
 
     /// The number of the member that leads.

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 pub(crate) use setup::Setup;
 
-use super::Backend;
 use super::log::Log;
+use super::{Backend, send_signal};
 
 /// A running gateway. Killed when dropped.
 pub(crate) struct Gateway {
@@ -256,9 +256,7 @@ impl Gateway {
 
     /// Sends a signal to the process, such as `-USR2`.
     pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args([signal, &pid]).status();
-        assert!(status.unwrap().success());
+        send_signal(self.child.id(), signal.trim_start_matches('-'));
     }
 
     /// Kills the process, which cleans nothing up.

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use super::Backend;
+use super::{Backend, send_signal};
 
 /// The environment variable by which this test program is asked to be a backend: name and address.
 const BACKEND_VARIABLE: &str = "TEST_BACKEND";
@@ -60,9 +60,7 @@ impl Process {
 
     /// Sends a signal, by its name.
     pub(crate) fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &id]).status();
-        assert!(sent.unwrap().success());
+        send_signal(self.child.id(), signal);
     }
 }
 

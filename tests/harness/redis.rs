@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use super::refusing_address;
+use super::{refusing_address, send_signal};
 
 /// A Redis server without a file. Killed when dropped.
 pub(crate) struct Redis {
@@ -65,9 +65,7 @@ impl Redis {
 
     /// Sends a signal, by its name.
     pub(crate) fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &id]).status();
-        assert!(sent.unwrap().success());
+        send_signal(self.child.id(), signal);
     }
 }
 
