@@ -48,7 +48,7 @@ pub(crate) fn convert_nginx(text: &str) -> Result<(String, Vec<String>), String>
         true => Inherited::default(),
         false => Inherited::default().within(&directives),
     };
-    file(&directives, &around, &mut servers, &mut left, &mut lists);
+    file(&directives, &around, &mut servers, &mut left, &mut lists)?;
     servers.convert(&mut left, &mut lists)?;
     let mut top = Row::new();
     for (name, list) in [
@@ -98,20 +98,34 @@ fn is_valid(kind: Kind, row: &Row) -> bool {
 }
 
 /// Reads the top of a file, or its block `http`.
+///
+/// # Errors
+/// Two upstreams have the same name, which nginx refuses as well.
 fn file<'d>(
     directives: &'d [Directive],
     inherited: &Inherited<'d>,
     servers: &mut Servers<'d>,
     left: &mut Left,
     lists: &mut Lists,
-) {
+) -> Result<(), String> {
     for directive in directives {
         match directive.name() {
             "http" => {
                 let inner = inherited.within(&directive.block);
-                file(&directive.block, &inner, servers, left, lists);
+                file(&directive.block, &inner, servers, left, lists)?;
             }
-            "upstream" => lists.upstreams.extend(upstreams::upstream(directive, left)),
+            "upstream" => {
+                let name = directive.value();
+                let mut others = lists.upstreams.iter();
+                let is_taken = others.any(|other| {
+                    let other = other["name"].as_str();
+                    other.is_some_and(|other| other.eq_ignore_ascii_case(name))
+                });
+                if is_taken {
+                    return Err(format!("line {}: duplicate upstream \"{name}\"", directive.line));
+                }
+                lists.upstreams.extend(upstreams::upstream(directive, left));
+            }
             "server" => servers.add(directive, inherited, left),
             "include" if inherited.guards.iter().any(|own| own.line == directive.line) => left.add(
                 directive,
@@ -123,6 +137,7 @@ fn file<'d>(
             _ => left.add(directive, "not converted"),
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -415,6 +415,10 @@ fn what_is_not_a_file_of_nginx_is_refused_with_its_line() {
         ("http { a }", "line 1: a directive does not end in \";\""),
         ("a;\n'b", "line 2: a quote is not closed"),
         (";", "line 1: unexpected \";\""),
+        (
+            "http { upstream u { server a; }\nupstream U { server b; } }",
+            "line 2: duplicate upstream \"U\"",
+        ),
     ] {
         assert_eq!(convert_nginx(text).unwrap_err(), wrong, "{text}");
     }
