@@ -74,10 +74,11 @@ fn each_fault_is_reported_by_its_check() {
 #[test]
 fn a_balancer_over_cost_fails_and_the_bound_is_named() {
     for config in [
-        r#"{"every": 1, "steps": 1000000}"#,
-        r#"{"every": 2, "steps": 2000000}"#,
-        r#"{"every": 10, "steps": 3000000}"#,
-        r#"{"every": 100, "steps": 3000000}"#,
+        // A million steps take 90 to 300 µs.
+        r#"{"every": 1, "steps": 4000000}"#,
+        r#"{"every": 2, "steps": 8000000}"#,
+        r#"{"every": 10, "steps": 12000000}"#,
+        r#"{"every": 100, "steps": 12000000}"#,
     ] {
         let engine = engine().unwrap();
         let plugin = engine.load_trusted(&guest("dear")).unwrap();
