@@ -1,10 +1,9 @@
 //! Labels of targets, as balancers see them.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use crate::harness::{Backend, Gateway, guest, patch_upstream};
+use crate::record::replayed_bytes;
 
 /// A gateway with a backend in each of these zones, behind `/`.
 fn with_zones(zones: &[&'static str]) -> (Gateway, Vec<Backend>) {
@@ -112,28 +111,7 @@ fn a_recording_has_the_labels_that_were_asked_for() {
     patch_upstream(&gateway, &json!({"algorithm": "random"}));
     let trace = answer.body_mut().read_to_vec().unwrap();
     assert!(trace.starts_with(b"PMTRACE3"));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("trace");
-    std::fs::write(&path, trace).unwrap();
-    let replay = Command::new(env!("CARGO_BIN_EXE_pointsman"))
-        .arg("replay")
-        .arg(&path)
-        .args([
-            "-b",
-            r#"p2c={"prefer":"zone:a"}"#,
-            "-b",
-            "p2c",
-            "--format",
-            "json",
-        ])
-        .output()
-        .unwrap();
-    assert!(
-        replay.status.success(),
-        "{}",
-        String::from_utf8_lossy(&replay.stderr)
-    );
-    let document: Value = serde_json::from_slice(&replay.stdout).unwrap();
+    let document = replayed_bytes(&trace, &["-b", r#"p2c={"prefer":"zone:a"}"#, "-b", "p2c"]);
     assert_eq!(document["replayed"]["asked"], 10, "{document}");
     assert_eq!(document["replayed"]["same"], 10, "{document}");
     // Another balancer knows the labels that the recorded one has asked for.

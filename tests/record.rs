@@ -57,12 +57,19 @@ fn replay(arguments: &[&str]) -> Output {
     command.arg("replay").args(arguments).output().unwrap()
 }
 
-fn replayed(trace: &Path, more: &[&str]) -> Value {
+/// What `pointsman replay` makes of a recording, as JSON.
+pub(crate) fn replayed(trace: &Path, more: &[&str]) -> Value {
     let arguments = [&[trace.to_str().unwrap(), "--format", "json"], more].concat();
     let output = replay(&arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The same of a recording that is in memory.
+pub(crate) fn replayed_bytes(trace: &[u8], more: &[&str]) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    replayed(&write_file(&folder, "trace", trace), more)
 }
 
 fn write_file(folder: &tempfile::TempDir, name: &str, trace: &[u8]) -> PathBuf {

@@ -1,10 +1,9 @@
 //! Requests that a balancer refuses with a status of its own.
 
-use std::process::Command;
-
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::{Backend, Gateway, guest, patch_upstream};
+use crate::record::replayed_bytes;
 
 #[test]
 fn a_balancer_says_how_a_request_is_refused() {
@@ -58,16 +57,7 @@ fn a_balancer_says_how_a_request_is_refused() {
 
     patch_upstream(&gateway, &json!({"algorithm": "random"}));
     let trace = recording.body_mut().read_to_vec().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("trace");
-    std::fs::write(&path, trace).unwrap();
-    let replay = Command::new(env!("CARGO_BIN_EXE_pointsman"))
-        .arg("replay")
-        .arg(&path)
-        .args(["-b", "random", "--format", "json"])
-        .output()
-        .unwrap();
-    let document: Value = serde_json::from_slice(&replay.stdout).unwrap();
+    let document = replayed_bytes(&trace, &["-b", "random"]);
     let rerun = &document["replayed"];
     assert_eq!(
         (&rerun["asked"], &rerun["same"]),

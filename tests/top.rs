@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, PseudoTerminal, Setup, patch_upstream, until};
+use crate::harness::{Backend, Gateway, PseudoTerminal, Setup, patch_upstream, send_signal, until};
 
 /// How long a text is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -237,7 +237,7 @@ fn a_gateway_that_is_stuck_is_not_shown_as_if_it_were_not() {
 #[test]
 fn a_signal_puts_the_terminal_back_and_a_restart_is_survived() {
     let (gateway, _backends) = with_two_upstreams();
-    let tops = ["-TERM", "-QUIT"].map(|signal| {
+    let tops = ["TERM", "QUIT"].map(|signal| {
         let mut top = Watched::start(&gateway, 100, 30);
         top.wait_for("UPSTREAM");
         (signal, top)
@@ -245,9 +245,7 @@ fn a_signal_puts_the_terminal_back_and_a_restart_is_survived() {
     gateway.terminate();
     for (signal, mut top) in tops {
         top.wait_for("no newer figures: ");
-        let pid = top.child.id().to_string();
-        let sent = Command::new("kill").args([signal, &pid]).status();
-        assert!(sent.unwrap().success());
+        send_signal(top.child.id(), signal);
         top.wait_for_end();
     }
     until("the gateway has ended", || {

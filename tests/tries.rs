@@ -1,10 +1,9 @@
 //! What a balancer learns of the tries of a request before the one that it chooses for.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use crate::harness::{Backend, Gateway, RawServer, guest, patch_upstream};
+use crate::record::replayed_bytes;
 use crate::retries::service;
 
 /// What the guest has logged about the retries of all requests so far.
@@ -58,16 +57,7 @@ fn a_balancer_learns_what_came_of_the_tries_before() {
 
     patch_upstream(&gateway, &json!({"algorithm": "random"}));
     let trace = recording.body_mut().read_to_vec().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("trace");
-    std::fs::write(&path, trace).unwrap();
-    let replay = Command::new(env!("CARGO_BIN_EXE_pointsman"))
-        .arg("replay")
-        .arg(&path)
-        .args(["-b", "random", "--format", "json"])
-        .output()
-        .unwrap();
-    let document: Value = serde_json::from_slice(&replay.stdout).unwrap();
+    let document = replayed_bytes(&trace, &["-b", "random"]);
     let rerun = &document["replayed"];
     let counts = (&rerun["asked"], &rerun["same"]);
     assert_eq!(counts, (&json!(5), &json!(5)), "{rerun}");

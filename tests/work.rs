@@ -1,12 +1,12 @@
 //! What requests weigh, counted at their endpoints.
 
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::{Gateway, Raw, RawServer, guest, patch_upstream, until};
+use crate::record::replayed_bytes;
 
 /// A server that takes each step of a response to `/hold` when a test tells it to.
 struct Stepwise {
@@ -140,21 +140,7 @@ fn a_cost_is_counted_until_each_part_of_it_is_done() {
 
     let trace = recording.body_mut().read_to_vec().unwrap();
     assert!(trace.starts_with(b"PMTRACE3"));
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("trace");
-    std::fs::write(&path, trace).unwrap();
-    let replay = Command::new(env!("CARGO_BIN_EXE_pointsman"))
-        .arg("replay")
-        .arg(&path)
-        .args(["-b", "random", "--format", "json"])
-        .output()
-        .unwrap();
-    assert!(
-        replay.status.success(),
-        "{}",
-        String::from_utf8_lossy(&replay.stderr)
-    );
-    let document: Value = serde_json::from_slice(&replay.stdout).unwrap();
+    let document = replayed_bytes(&trace, &["-b", "random"]);
     let rerun = &document["replayed"];
     assert!(rerun["asked"].as_u64() > Some(8), "{rerun}");
     assert_eq!(rerun["asked"], rerun["same"], "{rerun}");
