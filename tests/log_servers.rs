@@ -1,17 +1,15 @@
 //! The plugins that send records to a server, each with a real one.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tokio::io::AsyncBufReadExt;
 
 use crate::harness::{
-    Setup, add_global_plugin, metric, refusing_address, tls_acceptor, until, with_backend,
+    HttpReceiver, Setup, add_global_plugin, metric, refusing_address, tls_acceptor, until,
+    with_backend,
 };
 
 #[test]
@@ -133,78 +131,23 @@ fn syslog_writes_messages_that_are_severe_enough_to_the_systems_log() {
     }
 }
 
-/// An HTTP server that records are sent to.
-struct HttpServer {
-    address: SocketAddr,
-    received: Receiver<(String, Value)>,
-    /// The statuses of its next responses; then it answers 200.
-    statuses: Arc<Mutex<VecDeque<u16>>>,
-}
-
-impl HttpServer {
-    fn start(statuses: impl IntoIterator<Item = u16>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let statuses = Arc::new(Mutex::new(statuses.into_iter().collect::<VecDeque<_>>()));
-        let (sender, received) = channel();
-        let next = Arc::clone(&statuses);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let (sender, next) = (sender.clone(), Arc::clone(&next));
-                std::thread::spawn(move || {
-                    let mut stream = BufReader::new(stream);
-                    while let Some(request) = read_request(&mut stream) {
-                        let status = next.lock().unwrap().pop_front().unwrap_or(200);
-                        let answer = format!("HTTP/1.1 {status} .\r\ncontent-length: 0\r\n\r\n");
-                        let _ = stream.get_mut().write_all(answer.as_bytes());
-                        let _ = sender.send(request);
-                    }
-                });
-            }
-        });
-        Self {
-            address,
-            received,
-            statuses,
-        }
-    }
-
-    /// The next request: its head, and its body.
-    fn next(&self) -> (String, Value) {
-        self.received
-            .recv_timeout(std::time::Duration::from_secs(60))
-            .unwrap()
-    }
-}
-
-fn read_request(stream: &mut BufReader<TcpStream>) -> Option<(String, Value)> {
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if stream.read_line(&mut head).ok()? == 0 {
-            return None;
-        }
-    }
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse::<usize>().unwrap())
-    });
-    let mut body = vec![0; length.unwrap_or(0)];
-    stream.read_exact(&mut body).ok()?;
-    Some((head, serde_json::from_slice(&body).unwrap()))
+/// The next request with records: its head, and its body.
+fn next(server: &HttpReceiver) -> (String, Value) {
+    let (head, body) = server.next();
+    (head, serde_json::from_slice(&body).unwrap())
 }
 
 #[test]
 fn http_log_sends_one_object_with_the_credentials_of_the_url() {
     let (gateway, _backend) = with_backend(Setup::new());
-    let server = HttpServer::start([]);
+    let server = HttpReceiver::start([]);
     let config = json!({
         "http_endpoint": format!("http://user:pass@{}/logs?a=b", server.address),
         "method": "PUT", "headers": {"x-one": "1"},
     });
     add_global_plugin(&gateway, "http-log", config);
     gateway.get("/status/204").expect(204);
-    let (head, body) = server.next();
+    let (head, body) = next(&server);
     assert!(head.starts_with("PUT /logs?a=b HTTP/1.1\r\n"), "{head}");
     let head = head.to_ascii_lowercase();
     for header in [
@@ -224,7 +167,7 @@ fn http_log_sends_one_object_with_the_credentials_of_the_url() {
 #[test]
 fn http_log_sends_a_batch_as_an_array_and_again_until_it_is_accepted() {
     let (gateway, _backend) = with_backend(Setup::new());
-    let server = HttpServer::start([500, 301, 404]);
+    let server = HttpReceiver::start([500, 301, 404]);
     let config = json!({
         "http_endpoint": format!("http://{}/", server.address),
         "queue": {"max_batch_size": 3, "max_coalescing_delay": 3600},
@@ -233,7 +176,7 @@ fn http_log_sends_a_batch_as_an_array_and_again_until_it_is_accepted() {
     for status in [201, 202, 203] {
         gateway.get(&format!("/status/{status}")).expect(status);
     }
-    let batches: Vec<Value> = (0..4).map(|_| server.next().1).collect();
+    let batches: Vec<Value> = (0..4).map(|_| next(&server).1).collect();
     let statuses: Vec<u64> = batches[0]
         .as_array()
         .unwrap()
@@ -262,20 +205,20 @@ fn records_that_wait_are_sent_with_changed_settings() {
     for status in [201, 202] {
         gateway.get(&format!("/status/{status}")).expect(status);
     }
-    let server = HttpServer::start([]);
+    let server = HttpReceiver::start([]);
     let change = json!({"config": {"http_endpoint": format!("http://{}/", server.address)}});
     gateway
         .admin_json("PATCH", &format!("/plugins/{id}"), &change)
         .expect(200);
     for status in [201, 202] {
-        assert_eq!(server.next().1["response"]["status"], status);
+        assert_eq!(next(&server).1["response"]["status"], status);
     }
 }
 
 #[test]
 fn records_that_wait_are_sent_although_the_plugin_is_deleted() {
     let (gateway, _backend) = with_backend(Setup::new());
-    let server = HttpServer::start([]);
+    let server = HttpReceiver::start([]);
     let config = json!({
         "http_endpoint": format!("http://{}/", server.address),
         "queue": {"max_batch_size": 1000, "max_coalescing_delay": 3600},
@@ -287,13 +230,13 @@ fn records_that_wait_are_sent_although_the_plugin_is_deleted() {
     gateway
         .admin("DELETE", &format!("/plugins/{id}"), &[])
         .expect(204);
-    assert_eq!(server.next().1.as_array().unwrap().len(), 3);
+    assert_eq!(next(&server).1.as_array().unwrap().len(), 3);
 }
 
 #[test]
 fn records_that_wait_are_sent_at_a_shutdown() {
     let (gateway, _backend) = with_backend(Setup::new());
-    let server = HttpServer::start([]);
+    let server = HttpReceiver::start([]);
     let config = json!({
         "http_endpoint": format!("http://{}/", server.address),
         "queue": {"max_batch_size": 1000, "max_coalescing_delay": 3600},
@@ -305,7 +248,7 @@ fn records_that_wait_are_sent_at_a_shutdown() {
     gateway.terminate();
     let (status, _) = gateway.wait();
     assert!(status.success());
-    assert_eq!(server.next().1.as_array().unwrap().len(), 3);
+    assert_eq!(next(&server).1.as_array().unwrap().len(), 3);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod gateway;
 mod guests;
 mod health;
 pub(crate) mod http2;
+mod http_receiver;
 mod load;
 mod log;
 mod log_file;
@@ -45,6 +46,7 @@ pub(crate) use guests::guest;
 pub(crate) use health::{
     active_checks, has_health, health, patch_upstream, set_health, set_passive_checks,
 };
+pub(crate) use http_receiver::HttpReceiver;
 pub(crate) use load::Load;
 pub(crate) use log_file::{LogFile, log_lines};
 pub(crate) use metrics::{active_connections, in_flight, metric};
