@@ -11,8 +11,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::until;
-
 /// Longest wait for something to be shown.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -72,7 +70,9 @@ impl Browser {
         ]);
         let wanted = json!({ "goog:chromeOptions": { "args": arguments } });
         let wanted = json!({ "capabilities": { "alwaysMatch": wanted } });
-        let begun = browser.post("", &wanted);
+        // On a busy machine, Chromium may be slower than its driver waits.
+        let begun = (0..3).find_map(|_| browser.command("", &wanted).ok());
+        let begun = begun.unwrap_or_else(|| browser.post("", &wanted));
         browser.session = format!(
             "{}/{}",
             browser.session,
@@ -173,8 +173,15 @@ impl Browser {
     /// Waits until the first such element shows a text.
     #[track_caller]
     pub(crate) fn wait_for_text(&self, css: &str, text: &str) {
-        let what = format!("{text:?} in {css}");
-        until(&what, || self.text(css).contains(text));
+        let start = Instant::now();
+        while !self.text(css).contains(text) {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "waited in vain: {text:?} in {css}; shown: {}",
+                self.text("body")
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Clicks an element.

@@ -50,12 +50,19 @@ export function explain(_rest, { signal, query }) {
     };
   }
 
+  /** Ends what was asked last. */
+  let last = new AbortController();
+
   async function ask(event) {
     event?.preventDefault();
     problem.hidden = true;
+    // An answer that is late must not take the place of a newer one.
+    last.abort();
+    last = new AbortController();
+    const asked = AbortSignal.any([signal, last.signal]);
     try {
       const request = described();
-      const answer = await call("POST", "/pointsman/explain", { json: request, signal });
+      const answer = await call("POST", "/pointsman/explain", { json: request, signal: asked });
       const picks = h(
         "section",
         { class: "card" },
@@ -77,9 +84,9 @@ export function explain(_rest, { signal, query }) {
         );
         return;
       }
-      await pickOf(picks, answer.upstream.name, request);
+      await pickOf(picks, answer.upstream.name, request, asked);
     } catch (error) {
-      if (signal.aborted) return;
+      if (asked.aborted) return;
       const fields =
         error instanceof ApiError
           ? Object.entries(error.fields)
@@ -215,11 +222,11 @@ export function explain(_rest, { signal, query }) {
     }
   }
 
-  /** What the balancer that serves picks, and what others would. @param {any} card @param {string} upstream @param {any} request */
-  async function pickOf(card, upstream, request) {
+  /** What the balancer that serves picks, and what others would. @param {any} card @param {string} upstream @param {any} request @param {AbortSignal} asked */
+  async function pickOf(card, upstream, request, asked) {
     const url = `/upstreams/${encodeURIComponent(upstream)}/explain`;
-    const own = await call("POST", url, { json: { ...request, count: PICKS }, signal });
-    const names = (await all("/balancers", signal))
+    const own = await call("POST", url, { json: { ...request, count: PICKS }, signal: asked });
+    const names = (await all("/balancers", asked))
       .map((one) => one.name)
       .filter((name) => name !== own.balancer.name)
       .sort();
@@ -276,7 +283,7 @@ export function explain(_rest, { signal, query }) {
       try {
         const answer = await call("POST", url, {
           json: { ...request, balancer: name, entropy: own.answers[0]?.entropy, count: PICKS },
-          signal,
+          signal: asked,
         });
         const one = answer.answers[0] ?? {};
         put(
@@ -286,7 +293,7 @@ export function explain(_rest, { signal, query }) {
           h("td", null, spread(answer)),
         );
       } catch (error) {
-        if (signal.aborted) return;
+        if (asked.aborted) return;
         put(
           row,
           h("th", { scope: "row" }, name),

@@ -15,6 +15,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderMap};
+use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, prlimit, setpriority_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -153,7 +154,7 @@ async fn run(State(admin): State<Admin>, request: Request) -> ApiResult {
     if status.success() {
         return Ok(([(CONTENT_TYPE, "application/json")], written).into_response());
     }
-    if status.signal().is_some() {
+    if status.signal().is_some() || lacks_memory(&said) {
         let message = format!(
             "the simulation was ended, probably because it needs more than {} MiB of memory: simulate fewer requests or targets, or use pointsman simulate",
             MEMORY >> 20
@@ -210,6 +211,14 @@ fn restrict(child: &Child) -> std::io::Result<()> {
         tracing::debug!("a simulation runs at the usual priority: {error}");
     }
     Ok(())
+}
+
+/// Whether the process has said that the system gave it no memory or, for want of memory, no thread.
+fn lacks_memory(said: &[u8]) -> bool {
+    [Errno::NOMEM, Errno::AGAIN].into_iter().any(|errno| {
+        let told = format!("(os error {})", errno.raw_os_error());
+        said.windows(told.len()).any(|part| part == told.as_bytes())
+    })
 }
 
 /// What the process has said, without the names of files of this machine.
@@ -350,5 +359,21 @@ mod tests {
             "{body}"
         );
         assert!(!body.contains("/tmp"), "{body}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_gets_no_memory_says_so_in_several_ways() {
+        for errno in [Errno::NOMEM, Errno::AGAIN] {
+            let said = format!("cannot start a thread: {}", std::io::Error::from(errno));
+            assert!(lacks_memory(said.as_bytes()), "{said}");
+        }
+        assert!(!lacks_memory(
+            b"scenario.toml: cannot read: No such file (os error 2)"
+        ));
     }
 }
