@@ -41,8 +41,8 @@ pub struct Target {
     pub limits: CircuitBreakers,
 }
 
-/// One place that a target stands for.
-struct Place {
+/// An address that a target resolves to.
+struct ResolvedAddress {
     address: EndpointAddress,
     /// The weight and the name of an SRV record that leads to it.
     weight: Option<u32>,
@@ -50,10 +50,10 @@ struct Place {
 }
 
 impl Target {
-    /// The places that it stands for: a Unix socket, or the present addresses of its host.
-    fn places(&self, names: &Names) -> Vec<Place> {
+    /// The addresses that it resolves to: a Unix socket, or the present addresses of its host.
+    fn resolve(&self, names: &Names) -> Vec<ResolvedAddress> {
         if let Some(path) = &self.socket {
-            return vec![Place {
+            return vec![ResolvedAddress {
                 address: EndpointAddress::Unix(Arc::clone(path)),
                 weight: None,
                 name: None,
@@ -63,7 +63,7 @@ impl Target {
         found
             .map(|found| {
                 let port = found.port.unwrap_or(self.port);
-                Place {
+                ResolvedAddress {
                     address: SocketAddr::new(found.ip, port).into(),
                     weight: found.weight,
                     name: found.name,
@@ -94,7 +94,7 @@ impl Members {
         let mut seen = HashSet::new();
         let mut old: HashMap<u64, Member> = members.drain(..).map(|m| (m.id, m)).collect();
         for target in targets {
-            let addresses = target.places(names);
+            let addresses = target.resolve(names);
             let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
             for found in addresses {
                 let weight = match (target.weight, found.weight) {
