@@ -8,6 +8,7 @@ mod accept;
 mod access;
 mod affinity;
 mod answer;
+mod answered;
 mod backlog;
 mod certificates;
 mod client;
@@ -53,7 +54,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
@@ -74,6 +75,7 @@ use crate::request_log;
 use crate::snapshot::{Published, Snapshot};
 use crate::traffic::{RequestSample, TRAFFIC, sampled};
 use crate::transfer_coding;
+use answered::Answered;
 use client::{Client, ClientRequest};
 use client_address::ClientAddress;
 use connection_info::{ConnectionInfo, Scheme};
@@ -153,7 +155,7 @@ impl Worker {
 struct Inbound<'a> {
     /// The snapshot that all stages read.
     seen: &'a Seen,
-    parts: Parts,
+    parts: &'a mut Parts,
     /// Its body, if it has one.
     upload: Option<Rc<Upload>>,
     from: &'a ClientRequest,
@@ -170,22 +172,38 @@ struct Inbound<'a> {
     is_answered: bool,
 }
 
-/// Answers one request. This is the only place where an error becomes a response.
-async fn handle(
+/// Answers one request.
+fn handle(
     worker: Rc<Worker>,
     from: ClientRequest,
     request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     let started = Instant::now();
     worker
         .counters
         .requests
         .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let (parts, incoming) = request.into_parts();
+    let (mut parts, incoming) = request.into_parts();
     let patience = worker.settings.client_body_timeout;
     let trailers = HeadLimit::new(&worker.settings);
     let upload = (!incoming.is_end_stream())
         .then(|| Upload::new(incoming, &parts.headers, patience, trailers));
+    // Its future is copied for each request, and has room for all that it captures and for all that
+    // outlives a wait: so what comes before is done by now, and the rest is borrowed.
+    async move {
+        let answered = answer_to(&worker, &from, &mut parts, upload, started).await;
+        Ok(answered.into_response(from))
+    }
+}
+
+/// Finds the answer. This is the only place where an error becomes a response.
+async fn answer_to(
+    worker: &Rc<Worker>,
+    from: &ClientRequest,
+    parts: &mut Parts,
+    upload: Option<Rc<Upload>>,
+    started: Instant,
+) -> Answered {
     // Before the request gets the form of HTTP/1.1.
     let asks_for_tunnel = parts.version == Version::HTTP_2 && parts.method == Method::CONNECT;
     let seen = worker.snapshot();
@@ -198,7 +216,7 @@ async fn handle(
         ),
         parts,
         upload,
-        from: &from,
+        from,
         started,
         run: None,
         route: None,
@@ -216,7 +234,7 @@ async fn handle(
     let id = from.id;
     let answered = {
         // Pinned in place and never moved: the future is large.
-        let mut answering = pin!(stages(&worker, &mut inbound));
+        let mut answering = pin!(stages(worker, &mut inbound));
         poll_fn(|cx| {
             let _scope = request_log::enter(Some(id.digits()));
             answering.as_mut().poll(cx)
@@ -303,32 +321,12 @@ async fn handle(
         // After the policies, since one of them may store the response for other clients.
         response.headers_mut().extend(debugged);
     }
-    if from.is_last() {
-        let headers = response.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    Answered {
+        response,
+        finish,
+        version,
+        is_bodiless,
     }
-    let is_framed = finish.as_ref().is_none_or(|finish| finish.keeps_length());
-    if version < Version::HTTP_11 && (response.body().length().is_none() || !is_framed) {
-        // The end of the connection marks the end of the body. With HTTP/1.1, hyper would promise
-        // to keep the connection open.
-        *response.version_mut() = Version::HTTP_10;
-    }
-    let mut response = response.map(|content| ResponseBody::new(content, from, finish));
-    if version == Version::HTTP_2 && is_bodiless {
-        omit_body(&mut response);
-    }
-    Ok(response)
-}
-
-/// Has hyper end the response with its head. hyper does so by itself over HTTP/1.1.
-fn omit_body(response: &mut Response<ResponseBody>) {
-    if let Some(length) = response.body().size_hint().exact()
-        && length > 0
-    {
-        let headers = response.headers_mut();
-        headers.entry(CONTENT_LENGTH).or_insert(length.into());
-    }
-    response.body_mut().omit();
 }
 
 /// Runs the stages of a request, all with the same snapshot. The last stage, `record`, ends with
@@ -339,7 +337,7 @@ async fn stages(
 ) -> Result<Response<Content>, Reject> {
     inbound.check_coding()?;
     if inbound.is_http2() {
-        http2::adopt(&mut inbound.parts, &worker.settings)?;
+        http2::adopt(inbound.parts, &worker.settings)?;
     }
     let challenges = &worker.published.challenges;
     if let Some(answer) = challenges.http_answer(inbound.parts.uri.path()) {
@@ -351,7 +349,7 @@ async fn stages(
     let mut matched = matched::find(snapshot, inbound)?;
     inbound.route = Some(matched.route.id);
     access::check(inbound, &matched)?;
-    let upgrade = Upgrade::asked(&mut inbound.parts);
+    let upgrade = Upgrade::asked(inbound.parts);
     let route = matched.route;
     let chain = snapshot.policies.of_route(route.id, route.service);
     if inbound.trace.is_none() && chain.is_some_and(|chain| chain.records()) {

@@ -360,11 +360,6 @@ mod tests {
         );
         assert!(!body.contains("/tmp"), "{body}");
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_process_that_gets_no_memory_says_so_in_several_ways() {

@@ -96,7 +96,7 @@ impl Recorder {
         Self {
             run,
             trace: inbound.trace.take(),
-            request: std::mem::replace(&mut inbound.parts, none),
+            request: std::mem::replace(inbound.parts, none),
             address: inbound.client().address,
             upload: inbound.upload.clone(),
             started: inbound.started,

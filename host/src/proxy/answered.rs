@@ -1,0 +1,58 @@
+//! The last step of an answer: it becomes the response of a connection.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::{Response, Version};
+use hyper::body::Body;
+
+use super::client::ClientRequest;
+use super::download::Content;
+use super::policies::Finish;
+use super::response_body::ResponseBody;
+
+/// The answer to a request, before it is the response of a connection.
+pub(super) struct Answered {
+    pub(super) response: Response<Content>,
+    /// What is done when the body ends.
+    pub(super) finish: Option<Box<Finish>>,
+    /// That of the request.
+    pub(super) version: Version,
+    pub(super) is_bodiless: bool,
+}
+
+impl Answered {
+    /// The response as the connection of the client needs it.
+    pub(super) fn into_response(self, from: ClientRequest) -> Response<ResponseBody> {
+        let Self {
+            mut response,
+            finish,
+            version,
+            is_bodiless,
+        } = self;
+        if from.is_last() {
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let is_framed = finish.as_ref().is_none_or(|finish| finish.keeps_length());
+        if version < Version::HTTP_11 && (response.body().length().is_none() || !is_framed) {
+            // The end of the connection marks the end of the body. With HTTP/1.1, hyper would
+            // promise to keep the connection open.
+            *response.version_mut() = Version::HTTP_10;
+        }
+        let mut response = response.map(|content| ResponseBody::new(content, from, finish));
+        if version == Version::HTTP_2 && is_bodiless {
+            omit_body(&mut response);
+        }
+        response
+    }
+}
+
+/// Has hyper end the response with its head. hyper does so by itself over HTTP/1.1.
+fn omit_body(response: &mut Response<ResponseBody>) {
+    if let Some(length) = response.body().size_hint().exact()
+        && length > 0
+    {
+        let headers = response.headers_mut();
+        headers.entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    response.body_mut().omit();
+}
