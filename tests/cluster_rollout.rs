@@ -116,7 +116,11 @@ fn a_rollout_undoes_no_change_that_was_made_since_it_began() {
         .expect(200);
     let refused = promote(&canary);
     assert!(refused.expect(409).text().contains("services"));
-    assert_eq!(rollout(&a).json()["changes"][0]["overtaken"], true);
+    let change = &rollout(&a).json()["changes"][0];
+    assert_eq!(
+        (&change["name"], &change["overtaken"]),
+        (&json!("s"), &json!(true))
+    );
     let kept = a.admin("GET", "/services/s", &[]).expect(200).json();
     assert_eq!(kept["retries"], 2);
     // One that deletes all, in place of that.

@@ -229,7 +229,9 @@ fn listed(rollout: &Value) -> (usize, String) {
             false => "",
         };
         let (done, entity, id) = (field("change"), field("entity"), field("id"));
-        lines += &format!("{done} {entity} ({id}){overtaken}\n");
+        let name = change.get("name").and_then(Value::as_str);
+        let name = name.map(|name| format!(" {name:?}")).unwrap_or_default();
+        lines += &format!("{done} {entity}{name} ({id}){overtaken}\n");
         number += 1;
     }
     (number, lines)
@@ -284,7 +286,10 @@ mod tests {
         let shown = status(&json!({
             "state": "returned",
             "reason": "50.00 % of its last 10 requests failed, more than 9 %",
-            "changes": [{"change": "update", "entity": "services", "id": "1", "overtaken": true}],
+            "changes": [
+                {"change": "update", "entity": "services", "id": "1", "name": "a", "overtaken": true},
+                {"change": "delete", "entity": "plugins", "id": "2", "name": null, "overtaken": false},
+            ],
             "figures": {
                 "main": {"gateways": 2, "requests": 1000, "errors": 1, "error_percent": 0.1,
                          "p99_ms": 2.5},
@@ -295,7 +300,8 @@ mod tests {
         assert_eq!(
             shown,
             "returned: 50.00 % of its last 10 requests failed, more than 9 %\n\
-             update services (1): changed since by others, roll out again\n\
+             update services \"a\" (1): changed since by others, roll out again\n\
+             delete plugins (2)\n\
              CHANNEL  GATEWAYS  REQUESTS  ERRORS  ERROR %  P99 MS\n\
              main     2         1000      1       0.10     2.50\n\
              canary   1         10        5       50.00    -\n"

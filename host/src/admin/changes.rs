@@ -61,19 +61,22 @@ pub(super) fn log_id(kind: Kind, id: Uuid, done: &str) {
 
 /// An entity by its kind, name and id, as the log names it.
 pub(super) fn described(kind: Kind, row: &Row) -> String {
-    let declaration = kind.declaration();
-    let singular = declaration.singular;
+    let singular = kind.declaration().singular;
     let id = id_of(row);
-    let fields = declaration.fields.iter();
-    let mut fields = fields.filter(|field| Some(field.name) == declaration.nested_key());
-    let name = fields
-        .find(|field| !field.secret)
-        .and_then(|field| row.get(field.name));
     // Quoted with escapes, so that no name can look like another line of the log.
-    match name.and_then(Value::as_str) {
+    match name_of(kind, row) {
         Some(name) => format!("{singular} {name:?} ({id})"),
         None => format!("{singular} {id}"),
     }
+}
+
+/// The name that an entity has in paths beside its id, unless that is a secret.
+pub(super) fn name_of(kind: Kind, row: &Row) -> Option<&str> {
+    let declaration = kind.declaration();
+    let key = declaration.nested_key()?;
+    let mut fields = declaration.fields.iter();
+    let field = fields.find(|field| field.name == key && !field.secret)?;
+    row.get(field.name).and_then(Value::as_str)
 }
 
 /// The row that owns an entity, as the log names it; empty if the entity has no owner.

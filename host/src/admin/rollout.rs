@@ -17,6 +17,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::changes::name_of;
 use super::error::Error;
 use super::rows::{TRIES, conflict, is_race};
 use super::{Admin, ApiEndpoint, form, upstreams};
@@ -288,10 +289,14 @@ async fn show(State(admin): State<Admin>) -> Result<Json<Value>, Error> {
             _ => "update",
         };
         let stored = admin.store.get(change.kind, change.id)?;
+        // An entity that is deleted has the name that it is stored with.
+        let row = change.row.as_ref();
+        let row = row.or(stored.as_ref().map(|stored| &stored.row));
         changes.push(json!({
             "change": done,
             "entity": change.kind.name(),
             "id": change.id,
+            "name": row.and_then(|row| name_of(change.kind, row)),
             "overtaken": is_overtaken(&change, stored.as_ref()),
         }));
     }
