@@ -44,26 +44,34 @@ impl<'a> Host<'a> {
             };
             return Some(Self { text });
         }
-        let (mut upper, mut numeric, mut previous) = (false, true, 0);
-        for &byte in text.as_bytes() {
-            // Only the last label may be empty: the dot at the end of an absolute name (RFC 1034,
-            // 3.1).
-            if !is_reg_name(byte) || (byte == b'.' && previous == b'.') {
+        // Most hosts are in normal form already, which one pass finds. They are not copied.
+        let (mut upper, mut numeric, mut padded) = (false, true, false);
+        // Where the present label begins.
+        let (mut label, mut previous) = (0, 0);
+        for (at, &byte) in text.as_bytes().iter().enumerate() {
+            if byte == b'.' {
+                // Only the last label may be empty: the dot at the end of an absolute name (RFC
+                // 1034, 3.1).
+                if previous == b'.' {
+                    return None;
+                }
+                label = at + 1;
+            } else if is_reg_name(byte) {
+                upper |= byte.is_ascii_uppercase();
+                numeric &= byte.is_ascii_digit();
+                padded |= previous == b'0' && at == label + 1;
+            } else {
                 return None;
             }
-            upper |= byte.is_ascii_uppercase();
-            numeric &= byte.is_ascii_digit() || byte == b'.';
             previous = byte;
         }
         if matches!(text, "" | ".") {
             return None;
         }
-        // Most hosts are in normal form already, and are not copied.
-        let padded = |part: &str| part.len() > 1 && part.starts_with('0');
         let text = if upper {
             Cow::Owned(text.to_ascii_lowercase())
         } else if numeric
-            && text.split('.').any(padded)
+            && padded
             && let Some(address) = v4(text.strip_suffix('.').unwrap_or(text))
         {
             Cow::Owned(address.to_string())
