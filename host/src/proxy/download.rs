@@ -26,7 +26,7 @@ pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where the body of a response comes from.
 pub(super) enum Content {
-    /// Made by the gateway.
+    /// Made by the gateway, or received from an endpoint as a whole.
     Own(Option<Bytes>),
     /// Sent by an endpoint.
     Streamed(Rc<RefCell<Download>>),
@@ -107,6 +107,8 @@ impl Content {
         };
         if download.is_done() {
             download.finish();
+        } else if let Some(body) = download.take_whole() {
+            return Self::own(body);
         }
         Self::Streamed(Rc::new(RefCell::new(download)))
     }
@@ -211,6 +213,16 @@ impl Download {
             Some(request) => request.exchange.is_body_done(),
             None => self.broken.is_none(),
         }
+    }
+
+    /// Takes the body if it was received as a whole, as most short ones are: then nothing is awaited,
+    /// and the connection can serve another request before the client has the response.
+    fn take_whole(&mut self) -> Option<Bytes> {
+        let request = self.request.as_mut()?;
+        let body = request.exchange.take_whole_body()?;
+        request.in_flight.note_body(|| micros(Instant::now()));
+        self.finish();
+        Some(body)
     }
 
     /// To be called when the body has ended. The connection can then serve another request, unless

@@ -172,6 +172,14 @@ impl Exchange {
         }
     }
 
+    /// Takes a body of known length that was received as a whole.
+    pub(super) fn take_whole_body(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Http1(connection) => connection.take_whole_body(),
+            Self::Http2(_) => None,
+        }
+    }
+
     /// Number of bytes of the response's body that are left, if that is known.
     pub(super) fn body_left(&self) -> Option<u64> {
         match self {
