@@ -2,24 +2,20 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::json;
 
 use crate::harness::{
-    Backend, Gateway, Setup, exchange, guest, patch_upstream, set_passive_checks,
+    Backend, Gateway, Setup, exchange, guest, patch_upstream, refusing_address, set_passive_checks,
 };
 use crate::store_faults::{create, get, start_gateway};
 
 #[test]
 fn every_log_line_about_a_request_has_its_id() {
     let gateway = Setup::new().arg("--log", "debug").start();
-    let refusing = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let refusing = refusing_address();
     gateway.balanced(&[(refusing, 100)]);
     // With a retry the request would end with another error, because no target is healthy then.
     gateway

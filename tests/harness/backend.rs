@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
 use super::tls::tls_acceptor;
+use super::reserve;
 
 /// A server that responds with its name in `x-backend` and with a description of the request as its
 /// body, except under these paths:
@@ -116,9 +117,13 @@ impl Backend {
             .build()
             .unwrap();
         let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
-        let address = listener.local_addr().unwrap();
         let served = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&served);
+        // The port stays that of this test when the server is killed and another one takes its place.
+        let address = match address.port() {
+            0 => reserve(address.ip()),
+            _ => address,
+        };
         let connections = Arc::new(AtomicU64::new(0));
         let accepted = Arc::clone(&connections);
         let behaviour = Arc::<Behaviour>::default();

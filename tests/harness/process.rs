@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
-use super::{Backend, send_signal};
+use super::{Backend, refusing_address, send_signal};
 
 /// The environment variable by which this test program is asked to be a backend: name and address.
 const BACKEND_VARIABLE: &str = "TEST_BACKEND";
@@ -20,7 +20,7 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(name: &str) -> Self {
-        Self::start_on(name, "127.0.0.1:0".parse().unwrap())
+        Self::start_on(name, refusing_address())
     }
 
     pub(crate) fn start_on(name: &str, address: SocketAddr) -> Self {

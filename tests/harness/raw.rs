@@ -136,12 +136,6 @@ impl RawServer {
     }
 }
 
-/// An address that refuses connections.
-pub(crate) fn refusing_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
 /// Sends a request with `connection: close`, and reads the whole response.
 pub(crate) fn exchange(to: SocketAddr, request: &str) -> String {
     Raw::connect(to).send(request.as_bytes()).read_to_end()

@@ -20,18 +20,15 @@ impl Redis {
 
     /// A server with more arguments, on a free port.
     pub(crate) fn start_with(args: &[&str]) -> Self {
-        // Another process may take the port before the server does.
-        let started = (0..5).find_map(|_| Self::try_start(refusing_address(), args));
-        started.unwrap_or_else(|| panic!("redis-server did not start"))
+        Self::start_as(refusing_address(), args)
     }
 
     /// A server on a given address.
     pub(crate) fn start_on(address: SocketAddr) -> Self {
-        let started = Self::try_start(address, &[]);
-        started.unwrap_or_else(|| panic!("redis-server did not start on {address}"))
+        Self::start_as(address, &[])
     }
 
-    fn try_start(address: SocketAddr, args: &[&str]) -> Option<Self> {
+    fn start_as(address: SocketAddr, args: &[&str]) -> Self {
         let port = address.port().to_string();
         let (clear, tls) = match args.contains(&"--tls-cert-file") {
             false => (&*port, "0"),
@@ -50,8 +47,8 @@ impl Redis {
         let ready = log.any(|line| line.unwrap().contains("Ready to accept connections"));
         // The server would block on a full pipe if its log were not read.
         std::thread::spawn(move || log.for_each(drop));
-        let server = Self { child, address };
-        ready.then_some(server)
+        assert!(ready, "redis-server did not start on {address}");
+        Self { child, address }
     }
 
     /// The answer to a command, as the protocol has it.
