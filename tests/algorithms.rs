@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Setup, patch_upstream};
+use crate::harness::{Backend, Gateway, Load, Setup, patch_upstream, until};
 
 /// All shipped balancers except `sticky-sessions`, which needs a field of its own.
 const ALL: [&str; 10] = [
@@ -320,7 +319,8 @@ fn a_session_keeps_its_target_while_it_exists() {
 #[test]
 fn latency_and_prequal_avoid_a_slow_target() {
     let (gateway, backends) = with_backends();
-    backends[3].respond_with(0, 60);
+    // Slower than a busy machine makes the others.
+    backends[3].respond_with(0, 500);
     for name in ["latency", "prequal"] {
         patch_upstream(&gateway, &json!({"algorithm": name}));
         let tally = Load::run(gateway.proxy, "/", 4, 100);
@@ -339,32 +339,30 @@ fn load_is_compared_exactly_over_all_workers() {
         let served = || -> Vec<u64> { backends.iter().map(Backend::served).collect() };
         let before = served();
         std::thread::scope(|scope| {
-            // Each request takes long enough that all of them are in flight at once.
+            // None is answered before all of them are in flight.
             for _ in 0..40 {
-                scope.spawn(|| Load::run(gateway.proxy, "/delay/1500", 1, 1));
+                scope.spawn(|| Load::run(gateway.proxy, "/held", 1, 1));
             }
-            let start = Instant::now();
-            loop {
+            let mut came = Vec::new();
+            until("all are in flight", || {
                 let now = served();
-                let came: Vec<u64> = now
+                came = now
                     .iter()
                     .zip(&before)
                     .map(|(now, then)| now - then)
                     .collect();
-                if came.iter().sum::<u64>() == 40 {
-                    match name {
-                        "least-connections" => assert_eq!(came, [10; 4]),
-                        _ => assert!(
-                            came.iter().all(|count| (6..=14).contains(count)),
-                            "{came:?}"
-                        ),
-                    }
-                    break;
-                }
-                assert!(start.elapsed() < Duration::from_secs(30), "{came:?}");
-                std::thread::sleep(Duration::from_millis(5));
+                came.iter().sum::<u64>() == 40
+            });
+            backends.iter().for_each(Backend::release);
+            match name {
+                "least-connections" => assert_eq!(came, [10; 4]),
+                _ => assert!(
+                    came.iter().all(|count| (6..=14).contains(count)),
+                    "{came:?}"
+                ),
             }
         });
+        backends.iter().for_each(Backend::hold);
     }
 }
 

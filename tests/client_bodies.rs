@@ -46,11 +46,12 @@ fn a_chunked_body_that_ends_with_a_bare_line_feed_is_accepted() {
     // the body of that one as a request.
     let mut raw = Raw::connect(gateway.proxy);
     let served = backend.served();
-    raw.send(head.replace("POST /", "POST /delay/300").as_bytes());
+    raw.send(head.replace("POST /", "POST /held").as_bytes());
     raw.send(b"3\r\nabc\r\n0\r\n\n");
     until("the endpoint has the request", || backend.served() > served);
     raw.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 35\r\n\r\n");
     raw.send(b"GET /admin HTTP/1.1\r\nhost: h\r\n\r\n\r\n");
+    backend.release();
     let answers = raw.read_to_end();
     assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
     assert_eq!(backend.served(), served + 1);

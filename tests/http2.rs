@@ -329,16 +329,17 @@ fn what_only_begins_like_the_preface_is_http1() {
 
 #[test]
 fn a_shutdown_finishes_streams_and_takes_no_new_connection() {
-    let (gateway, _backend) = with_backend(Setup::new());
+    let (gateway, backend) = with_backend(Setup::new());
     let client = Http2::connect(gateway.proxy);
     let idle = Http2::connect(gateway.proxy);
     idle.get("/").expect(200);
-    let slow = client.start(client.request("GET", "/delay/500").body(empty()).unwrap());
+    let slow = client.start(client.request("GET", "/held").body(empty()).unwrap());
     until("the endpoint serves the request", || {
         in_flight(&gateway) == 1.0
     });
     gateway.terminate();
     idle.wait_for_close().unwrap();
+    backend.release();
     client.wait(slow).expect(200);
     client.wait_for_close().unwrap();
     let (status, log) = gateway.wait();

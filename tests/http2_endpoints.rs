@@ -100,8 +100,12 @@ fn requests_at_the_same_time_share_connections_up_to_the_endpoints_limit_of_stre
     let gateway = gateway(&[backend.address]);
     let client = Http2::connect(gateway.proxy);
     let started: Vec<_> = (0..40)
-        .map(|_| client.start(client.request("GET", "/delay/300").body(empty()).unwrap()))
+        .map(|_| client.start(client.request("GET", "/held").body(empty()).unwrap()))
         .collect();
+    until("all requests are at the endpoint", || {
+        backend.served() == 40
+    });
+    backend.release();
     for response in started {
         assert_eq!(client.wait(response).status, 200);
     }
@@ -291,6 +295,8 @@ fn a_connection_that_has_gone_silent_serves_no_further_request() {
     let gateway = gateway(&[address]);
     set(&gateway, &json!({"read_timeout": 300}));
     gateway.get("/").expect(504);
+    // Another connection answers, however long a busy machine takes.
+    set(&gateway, &json!({"read_timeout": 60_000}));
     gateway.get("/").expect(200);
 }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Backend, Gateway, Load, Setup, has_health, health, patch_upstream, set_health, until,
+    Backend, Gateway, Load, Setup, has_health, health, patch_upstream, refusing_address,
+    set_health, until,
 };
 
 /// Configures passive checks that one failure status trips, and trials after `base_time` seconds.
@@ -62,9 +63,7 @@ fn a_target_made_unhealthy_by_probes_gets_no_trials() {
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
     configure_trials(&gateway, 0.02, &json!({}));
     // Probes go to a port that refuses connections, so they fail and requests do not.
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = closed.local_addr().unwrap().port();
-    drop(closed);
+    let port = refusing_address().port();
     let path = format!("/upstreams/u/targets/{}", two.address);
     let probe = json!({"pointsman": {"probe": {"port": port}}});
     gateway.admin_json("PATCH", &path, &probe).expect(200);
@@ -87,12 +86,13 @@ fn a_request_sent_before_the_failure_closes_no_circuit() {
     gateway.balanced(&[(one.address, 100)]);
     configure_trials(&gateway, 600.0, &json!({}));
     std::thread::scope(|scope| {
-        let slow = scope.spawn(|| gateway.get("/delay/2000"));
+        let slow = scope.spawn(|| gateway.get("/held"));
         until("the request is in flight", || one.served() == 1);
         one.respond_with(500, 0);
         gateway.get("/").expect(500);
         one.respond_normally();
         assert!(has_health(&gateway, one.address, "UNHEALTHY"));
+        one.release();
         slow.join().unwrap().expect(200);
     });
     assert!(has_health(&gateway, one.address, "UNHEALTHY"));

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Backend, Gateway, Load, Raw, Reply, guest, patch_upstream, refusing_address, set_health,
-    set_passive_checks, until,
+    Backend, Gateway, Load, Raw, Reply, guest, health, patch_upstream, refusing_address,
+    set_health, set_passive_checks, until,
 };
 
 pub(crate) fn service(gateway: &Gateway, settings: &Value) {
@@ -233,12 +233,16 @@ fn a_retry_waits_for_a_permit_of_another_target() {
     );
     bad.respond_with(503, 0);
     std::thread::scope(|scope| {
-        let slow = scope.spawn(|| gateway.get("/delay/1000"));
+        let slow = scope.spawn(|| gateway.get("/held"));
         until("the only permit is taken", || good.served() == 1);
         gateway.add_target("u", bad.address, 1);
-        let before = bad.served();
-        assert_eq!(gateway.backend_of("/"), "good");
-        assert_eq!(bad.served(), before + 1);
+        let retried = scope.spawn(|| gateway.backend_of("/"));
+        until("the retry waits", || {
+            health(&gateway, good.address).1["pointsman"]["pending"] == 1
+        });
+        assert_eq!(bad.served(), 1);
+        good.release();
+        assert_eq!(retried.join().unwrap(), "good");
         slow.join().unwrap().expect(200);
     });
 }
@@ -339,12 +343,19 @@ fn a_try_may_have_its_own_timeout() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    let retry = json!({"pointsman": {"retry": {"per_try_timeout": 100}}});
-    gateway
-        .admin_json("PATCH", "/services/u-service", &retry)
-        .expect(200);
+    let per_try = |milliseconds: u32| {
+        let retry = json!({"pointsman": {"retry": {"per_try_timeout": milliseconds}}});
+        gateway
+            .admin_json("PATCH", "/services/u-service", &retry)
+            .expect(200);
+    };
+    // Within this time the other target answers also on a busy machine. Of two requests one is sent
+    // to each target first.
+    per_try(2000);
     two.respond_with(0, 60_000);
-    assert!((0..6).all(|_| gateway.backend_of("/") == "one"));
+    assert!((0..2).all(|_| gateway.backend_of("/") == "one"));
+    assert_eq!(two.served(), 1);
     one.respond_with(0, 60_000);
+    per_try(100);
     gateway.get("/").expect(504);
 }

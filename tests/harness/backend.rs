@@ -18,10 +18,11 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use super::tls::tls_acceptor;
 use super::reserve;
+use super::tls::tls_acceptor;
 
 /// A server that responds with its name in `x-backend` and with a description of the request as its
 /// body, except under these paths:
@@ -30,6 +31,7 @@ use super::reserve;
 /// - `/delay/MS` responds after that time
 /// - `/bytes/N` responds with N bytes, in chunks
 /// - `/hang` never responds
+/// - `/held` responds once [`Backend::release`] was called
 /// - `/upgrade` changes to another protocol, in which it sends back what it receives
 /// - `/headers-out` responds with hop-by-hop and other headers
 ///
@@ -54,6 +56,8 @@ struct Behaviour {
     header: Mutex<Option<(&'static str, String)>>,
     /// The method and the headers of each probe, in the order in which they came.
     probes: Mutex<Vec<String>>,
+    /// Whether requests for `/held` are responded to.
+    released: watch::Sender<bool>,
 }
 
 impl Backend {
@@ -116,14 +120,14 @@ impl Backend {
             .enable_all()
             .build()
             .unwrap();
-        let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
-        let served = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&served);
         // The port stays that of this test when the server is killed and another one takes its place.
         let address = match address.port() {
             0 => reserve(address.ip()),
             _ => address,
         };
+        let listener = runtime.block_on(TcpListener::bind(address)).unwrap();
+        let served = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&served);
         let connections = Arc::new(AtomicU64::new(0));
         let accepted = Arc::clone(&connections);
         let behaviour = Arc::<Behaviour>::default();
@@ -204,6 +208,16 @@ impl Backend {
         *self.behaviour.header.lock().unwrap() = Some((name, value.to_owned()));
     }
 
+    /// Responds to the requests for `/held`, those that wait and those to come.
+    pub(crate) fn release(&self) {
+        self.behaviour.released.send_replace(true);
+    }
+
+    /// Holds the requests for `/held` that come from now on, as at first.
+    pub(crate) fn hold(&self) {
+        self.behaviour.released.send_replace(false);
+    }
+
     /// The method and the headers of each probe received so far.
     pub(crate) fn probes(&self) -> Vec<String> {
         self.behaviour.probes.lock().unwrap().clone()
@@ -241,6 +255,11 @@ async fn respond(
     let delay_ms = behaviour.delay_ms.load(Ordering::SeqCst);
     if delay_ms > 0 {
         tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+    }
+    if request.uri().path().ends_with("/held") {
+        let mut released = behaviour.released.subscribe();
+        // The sender is part of what this function holds, so it is there.
+        let _ = released.wait_for(|released| *released).await;
     }
     let mut response = response_to(name, request).await?;
     let status = behaviour.status.load(Ordering::SeqCst);
