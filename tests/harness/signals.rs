@@ -1,15 +1,25 @@
 //! Signals to processes.
 
-use std::process::Command;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::until;
 
 /// Sends a signal to a process, by its name. After a `STOP` the process runs no longer: the system stops
 /// each of its threads only where that thread looks, which may be some milliseconds later.
 pub(crate) fn send_signal(process: u32, signal: &str) {
-    let id = process.to_string();
-    let sent = Command::new("kill").args(["-s", signal, &id]).status();
-    assert!(sent.unwrap().success());
+    let number = match signal {
+        "CONT" => Signal::CONT,
+        "HUP" => Signal::HUP,
+        "KILL" => Signal::KILL,
+        "QUIT" => Signal::QUIT,
+        "STOP" => Signal::STOP,
+        "TERM" => Signal::TERM,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        "WINCH" => Signal::WINCH,
+        _ => panic!("no signal {signal} is known"),
+    };
+    kill_process(Pid::from_raw(process as i32).unwrap(), number).unwrap();
     if signal == "STOP" {
         until("all threads have stopped", || all_have_stopped(process));
     }
