@@ -1,8 +1,8 @@
 //! Backends in processes of their own, which a test can stop, resume and kill by signals.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::{Backend, refusing_address, send_signal};
 
@@ -12,9 +12,13 @@ const BACKEND_VARIABLE: &str = "TEST_BACKEND";
 /// What the backend prints once it listens, before its address.
 const LISTENING: &str = "listening on ";
 
+/// What it prints once it responds as it was told.
+const DONE: &str = "responds so from now on";
+
 /// A [`Backend`] in a process of its own. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
+    printed: Lines<BufReader<ChildStdout>>,
     pub(crate) address: SocketAddr,
 }
 
@@ -35,15 +39,14 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
         // The test runner prints lines of its own before it.
-        let printed = lines.map_while(Result::ok);
-        let address = printed
-            .filter_map(|line| Some(line.split_once(LISTENING)?.1.parse().unwrap()))
-            .next();
+        let address =
+            printed.find_map(|line| Some(line.ok()?.split_once(LISTENING)?.1.parse().unwrap()));
         Self {
             address: address.unwrap(),
             child,
+            printed,
         }
     }
 
@@ -51,6 +54,8 @@ impl Process {
     pub(crate) fn respond_with(&mut self, status: u16, delay_ms: u64) {
         let stdin = self.child.stdin.as_mut().unwrap();
         writeln!(stdin, "{status} {delay_ms}").unwrap();
+        let mut printed = self.printed.by_ref().map_while(Result::ok);
+        assert!(printed.any(|line| line == DONE));
     }
 
     /// See [`Backend::respond_normally`].
@@ -85,5 +90,6 @@ fn is_a_backend_if_the_environment_asks_for_one() {
     for line in std::io::stdin().lines().map_while(Result::ok) {
         let (status, delay_ms) = line.split_once(' ').unwrap();
         backend.respond_with(status.parse().unwrap(), delay_ms.parse().unwrap());
+        println!("{DONE}");
     }
 }
