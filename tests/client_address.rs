@@ -120,7 +120,7 @@ fn policies_logs_and_hashing_know_the_client_that_is_named() {
     assert_eq!(record(&path)["client_ip"], "192.0.2.7");
     gateway.admin("DELETE", &log, &[]);
 
-    let config = json!({"minute": 1, "policy": "local", "limit_by": "ip"});
+    let config = json!({"day": 1, "policy": "local", "limit_by": "ip"});
     add_plugin(&gateway, "rate-limiting", config, json!({}));
     let status = |client| gateway.get_with("/", &[("x-real-ip", client)]).status;
     assert_eq!(status("198.51.100.1"), 200);

@@ -47,7 +47,7 @@ fn each_policy_says_what_it_would_decide() {
         json!({}),
     );
     add_plugin(&gateway, "bot-detection", json!({}), json!({}));
-    let counter = json!({"minute": 1, "policy": "local"});
+    let counter = json!({"day": 1, "policy": "local"});
     add_plugin(&gateway, "rate-limiting", counter, json!({}));
 
     let refused = verdicts(&gateway, json!({"path": "/"}));
@@ -76,7 +76,7 @@ fn each_policy_says_what_it_would_decide() {
         );
         assert_eq!(of(&passed, "http-log"), json!({"verdict": "passes"}));
     }
-    // Nothing was counted: the one request of the minute is still allowed.
+    // Nothing was counted: the one request of the day is still allowed.
     gateway.get_with("/", &[("apikey", "secret")]).expect(200);
     gateway.get_with("/", &[("apikey", "secret")]).expect(429);
 

@@ -30,10 +30,10 @@ fn seconds() -> u64 {
     now.unwrap().as_secs()
 }
 
-/// Waits until a minute and an hour do not end soon.
+/// Waits until a minute does not end soon, and with it no hour: 20 seconds suffice also on a busy
+/// machine.
 fn wait_for_a_window_with_time_left() {
-    until("a minute that does not end soon", || seconds() % 60 < 55);
-    until("an hour that does not end soon", || seconds() % 3600 < 3595);
+    until("a minute that does not end soon", || seconds() % 60 < 40);
 }
 
 #[test]
