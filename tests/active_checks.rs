@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::{
-    Backend, Gateway, active_checks, has_health, health, patch_upstream, set_health, until,
+    Backend, Gateway, active_checks, has_health, health, patch_upstream, refusing_address,
+    set_health, until,
 };
 
 #[test]
@@ -14,7 +15,7 @@ fn probes_detect_failures_and_recoveries() {
     let gateway = Gateway::start();
     let (one, two) = (Backend::start("one"), Backend::start("two"));
     gateway.balanced(&[(one.address, 100), (two.address, 100)]);
-    patch_upstream(&gateway, &active_checks("http", &json!({"timeout": 0.3})));
+    patch_upstream(&gateway, &active_checks("http", &json!({"timeout": 3})));
     until("more probes", || two.probes().len() > 2);
     assert!(has_health(&gateway, two.address, "HEALTHY"));
     // Each kind of failure is found without a request.
@@ -123,8 +124,8 @@ fn probes_reuse_a_connection_if_configured() {
 #[test]
 fn a_tcp_probe_succeeds_with_a_connection() {
     let gateway = Gateway::start();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let address = refusing_address();
+    let listener = TcpListener::bind(address).unwrap();
     gateway.balanced(&[(address, 100)]);
     patch_upstream(&gateway, &active_checks("tcp", &json!({})));
     set_health(&gateway, address, "unhealthy");

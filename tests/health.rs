@@ -100,7 +100,8 @@ fn connect_failures_and_timeouts_are_counted_separately() {
     let one = Backend::start("one");
     let (refusing, slow) = (refusing_address(), Backend::start("slow"));
     gateway.balanced(&[(one.address, 1), (refusing, 1), (slow.address, 1)]);
-    let timeout = [("read_timeout", "100")];
+    // The target that answers does so within this time also on a busy machine.
+    let timeout = [("read_timeout", "1000")];
     gateway
         .admin("PATCH", "/services/u-service", &timeout)
         .expect(200);

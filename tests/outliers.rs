@@ -38,7 +38,7 @@ fn an_ejection_stays_with_its_address_and_ends_in_time() {
     let targets: Vec<_> = backends.iter().map(|b| (b.address, 1)).collect();
     gateway.balanced(&targets);
     let outliers = json!({
-        "success_rate": true, "interval": 0.3, "request_volume": 10, "base_ejection_time": 5,
+        "success_rate": true, "interval": 0.3, "request_volume": 10, "base_ejection_time": 10,
     });
     patch_upstream(
         &gateway,

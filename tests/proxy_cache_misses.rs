@@ -56,6 +56,7 @@ fn those_that_wait_go_on_by_themselves_if_the_response_is_not_stored() {
     let setup = Setup::new().arg("--proxy-cache-lock-timeout", 3_600_000);
     let gateway = cached_with(setup, &origin, json!({}));
     let clients = ask_at_once(&gateway, 5);
+    until("one asks the endpoint", || origin.accepted() > 0);
     assert_eq!(origin.accepted(), 1);
     for _ in &clients {
         answer.send(format!("{PLAIN}vary: *\r\n\r\nok")).unwrap();

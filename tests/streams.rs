@@ -229,8 +229,12 @@ fn an_idle_stream_ends() {
     });
     let all = json!({ "protocols": ["tcp"], "sources": [{ "ip": "127.0.0.1" }] });
     route(&gateway, "s", service, all);
+    // On a busy machine a stream may be idle for too long before it has carried anything.
     let mut raw = Raw::connect(gateway.listener("stream", 0));
-    assert_eq!(say(&mut raw, "x"), "a: x\n");
+    until("a stream carries a line", || {
+        raw = Raw::connect(gateway.listener("stream", 0));
+        say(&mut raw, "x") == "a: x\n"
+    });
     assert!(raw.is_closed());
 }
 

@@ -28,7 +28,8 @@ pub(crate) fn active_checks(kind: &str, more: &Value) -> Value {
     let mut active = json!({
         "type": kind,
         "http_path": "/probe",
-        "timeout": 1,
+        // So long that a busy machine is no failure of a probe.
+        "timeout": 10,
         "healthy": {"interval": 0.05, "successes": 2},
         "unhealthy": {"interval": 0.05, "http_failures": 2, "tcp_failures": 2, "timeouts": 1},
     });

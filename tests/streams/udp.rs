@@ -20,7 +20,8 @@ fn the_datagrams_of_a_client_are_a_session_of_one_endpoint() {
     route(
         &gateway,
         "s",
-        json!({ "protocol": "udp", "host": "u", "read_timeout": 300 }),
+        // Longer than a busy machine takes from one datagram of a client to the next.
+        json!({ "protocol": "udp", "host": "u", "read_timeout": 3000 }),
         json!({ "protocols": ["udp"], "sources": [{ "ip": "127.0.0.1" }] }),
     );
     let to = gateway.listener("stream", 0);
