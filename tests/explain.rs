@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, guest};
+use crate::harness::{Backend, Gateway, guest, until};
 
 fn with_backends() -> (Gateway, [Backend; 3]) {
     let gateway = Gateway::start();
@@ -79,9 +79,9 @@ fn explain_uses_the_current_load() {
         let agent = ureq::Agent::new_with_defaults();
         agent.get(format!("http://{proxy}/hang")).call().map(drop)
     });
-    while backends.iter().map(Backend::served).sum::<u64>() == 0 {
-        std::thread::yield_now();
-    }
+    until("the request is at an endpoint", || {
+        backends.iter().map(Backend::served).sum::<u64>() == 1
+    });
     let busy = backends
         .iter()
         .find(|backend| backend.served() == 1)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::harness::{Backend, Gateway, Load, Raw, Setup};
+use crate::harness::{Backend, Gateway, Load, Raw, Setup, until};
 
 #[test]
 fn requests_in_flight_are_answered_before_the_exit() {
@@ -16,9 +16,7 @@ fn requests_in_flight_are_answered_before_the_exit() {
     idle.read_until("\r\n\r\n");
     let mut slow = Raw::connect(gateway.proxy);
     slow.send(b"GET /delay/300 HTTP/1.1\r\nhost: h\r\n\r\n");
-    while backend.served() < 2 {
-        std::thread::yield_now();
-    }
+    until("the request is at the endpoint", || backend.served() == 2);
     gateway.terminate();
     let answer = slow.read_to_end();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -36,9 +34,7 @@ fn the_drain_ends_after_the_shutdown_timeout() {
     gateway.balanced(&[(backend.address, 1)]);
     let mut stuck = Raw::connect(gateway.proxy);
     stuck.send(b"GET /hang HTTP/1.1\r\nhost: h\r\n\r\n");
-    while backend.served() < 1 {
-        std::thread::yield_now();
-    }
+    until("the request is at the endpoint", || backend.served() == 1);
     gateway.terminate();
     let (status, log) = gateway.wait();
     assert!(status.success(), "{log}");

@@ -1,6 +1,6 @@
 //! Settings that are read again while the gateway runs.
 
-use crate::harness::{Issued, Setup, TlsClient};
+use crate::harness::{Issued, Setup, TlsClient, until};
 
 #[test]
 fn a_reload_applies_the_log_level_and_names_what_needs_a_restart() {
@@ -15,16 +15,12 @@ fn a_reload_applies_the_log_level_and_names_what_needs_a_restart() {
     assert!(level().contains("info"));
     std::fs::write(&file, "log = \"debug\"\nmax_headers = 200\n").unwrap();
     gateway.signal("-HUP");
-    while !level().contains("debug") {
-        std::thread::yield_now();
-    }
+    until("the settings are read", || level().contains("debug"));
     std::fs::write(&file, "log = \"warn\"\nworkers = \"many\"\n").unwrap();
     gateway.signal("-HUP");
     std::fs::write(&file, "log = \"trace\"\nmax_headers = 200\n").unwrap();
     gateway.signal("-HUP");
-    while !level().contains("trace") {
-        std::thread::yield_now();
-    }
+    until("the settings are read", || level().contains("trace"));
     gateway.terminate();
     let (status, log) = gateway.wait();
     assert!(status.success(), "{log}");
@@ -61,7 +57,7 @@ fn a_certificate_that_was_renewed_is_shown_after_a_reload() {
     assert_eq!(shown(), old.certificate.der().to_vec());
     write(&new);
     gateway.signal("-HUP");
-    while shown() != new.certificate.der().to_vec() {
-        std::thread::yield_now();
-    }
+    until("the new certificate is shown", || {
+        shown() == new.certificate.der().to_vec()
+    });
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -129,7 +130,7 @@ fn add_service(gateway: &Gateway, name: &str) {
             answer.expect(201);
             return;
         }
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

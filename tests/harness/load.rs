@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Threads that send requests until they are stopped.
 pub(crate) struct Load {
@@ -69,7 +70,8 @@ impl Load {
     pub(crate) fn wait_for(&self, requests: u64) {
         let goal = self.sent.load(Ordering::Relaxed) + requests;
         while self.sent.load(Ordering::Relaxed) < goal {
-            std::thread::yield_now();
+            // A loop without a pause would take one of the machine's processors from the others.
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
