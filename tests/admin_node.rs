@@ -44,6 +44,9 @@ fn the_root_has_the_settings_that_kongs_clients_read() {
         "dns_order": ["LAST", "SRV", "A", "AAAA"],
         "dns_hostsfile": "/etc/hosts",
         "dns_resolver": ["192.0.2.53:53"],
+        "headers": ["server_tokens", "latency_tokens", "X-Kong-Request-Id"],
+        "headers_upstream": ["X-Kong-Request-Id"],
+        "nginx_http_charset": "off",
         "upstream_keepalive_pool_size": 512,
         "upstream_keepalive_max_requests": 10_000,
         "upstream_keepalive_idle_timeout": 60,
@@ -52,9 +55,15 @@ fn the_root_has_the_settings_that_kongs_clients_read() {
         assert_eq!(&root["configuration"][name], value, "{name}");
     }
     // A setting without a value is absent.
-    let without = Gateway::start();
+    let without = Setup::new()
+        .arg("--headers", "via, x-kong-request-id")
+        .arg("--headers-upstream", "off")
+        .start();
     let root = get(&without, "/").expect(200).json();
     assert_eq!(root["configuration"].get("dns_resolver"), None);
+    let headers = &root["configuration"]["headers"];
+    assert_eq!(*headers, json!(["Via", "X-Kong-Request-Id"]));
+    assert_eq!(root["configuration"]["headers_upstream"], json!(["off"]));
 }
 
 #[test]

@@ -91,6 +91,10 @@ fn configuration(admin: &Admin) -> Value {
         "dns_order": dns_order(config),
         "dns_hostsfile": config.dns.hosts_file,
     });
+    shown["headers"] = json!(config.proxy.headers.names());
+    shown["headers_upstream"] = json!(config.proxy.headers.upstream_names());
+    // No charset is added to the type of a response.
+    shown["nginx_http_charset"] = "off".into();
     let real_ip = &config.proxy.real_ip;
     shown["trusted_ips"] = json!(real_ip.trusted.written);
     shown["real_ip_header"] = json!(real_ip.source.name());

@@ -77,6 +77,50 @@ impl ResponseHeaders {
         }
     }
 
+    /// The entries of `headers` that stand for these.
+    pub(crate) fn names(&self) -> Vec<&'static str> {
+        let latencies = [
+            (self.upstream_latency, "X-Kong-Upstream-Latency"),
+            (self.proxy_latency, "X-Kong-Proxy-Latency"),
+            (self.response_latency, "X-Kong-Response-Latency"),
+            (self.admin_latency, "X-Kong-Admin-Latency"),
+        ];
+        let servers = [(self.server, "Server"), (self.via, "Via")];
+        let others = [
+            (self.upstream_status, "X-Kong-Upstream-Status"),
+            (self.request_id, "X-Kong-Request-Id"),
+        ];
+        let mut names = Vec::new();
+        for (group, members) in [
+            (Some("server_tokens"), &servers[..]),
+            (Some("latency_tokens"), &latencies),
+            (None, &others),
+        ] {
+            match group {
+                Some(group) if members.iter().all(|(is_on, _)| *is_on) => names.push(group),
+                _ => names.extend(
+                    members
+                        .iter()
+                        .filter(|(is_on, _)| *is_on)
+                        .map(|(_, name)| *name),
+                ),
+            }
+        }
+        if names.is_empty() {
+            names.push("off");
+        }
+        names
+    }
+
+    /// The entries of `headers_upstream` that stand for these.
+    pub(crate) fn upstream_names(&self) -> [&'static str; 1] {
+        [if self.upstream_request_id {
+            UPSTREAM
+        } else {
+            "off"
+        }]
+    }
+
     /// Reads the entries, which may be in any case. `off` is for all of them if it is the first one,
     /// and changes nothing after others.
     ///
@@ -117,6 +161,7 @@ impl ResponseHeaders {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
 
@@ -127,6 +172,32 @@ mod tests {
         assert_eq!(parse(&["X-Kong-Request-Id", "off"]), Ok(true));
         assert_eq!(parse(&["OFF", "x-kong-request-id"]), Ok(false));
         assert_eq!(parse(&["off", "via"]), Err(vec!["via".to_owned()]));
+    }
+
+    #[test]
+    fn the_entries_that_are_shown_stand_for_the_same_headers() {
+        let default: Vec<&str> = DEFAULT.split(", ").collect();
+        assert_eq!(ResponseHeaders::default().names(), default);
+        assert_eq!(ResponseHeaders::NONE.names(), ["off"]);
+        for entries in [
+            &["Via", "X-Kong-Request-Id"][..],
+            &["Server", "X-Kong-Proxy-Latency", "X-Kong-Admin-Latency"],
+            &["latency_tokens", "X-Kong-Upstream-Status"],
+        ] {
+            let headers = ResponseHeaders::parse(entries).unwrap();
+            assert_eq!(headers.names(), entries);
+        }
+        for upstream_request_id in [true, false] {
+            let headers = ResponseHeaders {
+                upstream_request_id,
+                ..ResponseHeaders::NONE
+            };
+            let shown = headers.upstream_names();
+            assert_eq!(
+                ResponseHeaders::parse_upstream(&shown),
+                Ok(upstream_request_id)
+            );
+        }
     }
 
     #[test]
