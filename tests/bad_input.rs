@@ -1,5 +1,8 @@
 //! Invalid input: requests on both ports, and the data folder.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use serde_json::json;
 
 use crate::harness::{Backend, Gateway, Raw, Setup, exchange};
@@ -157,6 +160,26 @@ fn bodies_over_the_admin_limit_are_413() {
     let status = gateway.admin_json("POST", "/services", &document).status;
     assert_eq!(status, 413);
     gateway.admin("GET", "/services", &[]).expect(200);
+}
+
+/// If the connection were closed with the body unread, the client could not send it, and many clients
+/// would not look for an answer then.
+#[test]
+fn a_client_that_sends_a_long_body_can_send_it_and_gets_its_answer() {
+    const LENGTH: usize = 8 << 20;
+    let gateway = Gateway::start();
+    let mut client = TcpStream::connect(gateway.admin).unwrap();
+    let head =
+        format!("POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: {LENGTH}\r\n\r\n");
+    client.write_all(head.as_bytes()).unwrap();
+    // The answer comes before the body.
+    let mut start = [0; 12];
+    client.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 404");
+    client.write_all(&vec![b'x'; LENGTH]).unwrap();
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with('}'), "{rest}");
 }
 
 #[test]

@@ -24,24 +24,28 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) type PolledFrame<E = hyper::Error> = Poll<Option<Result<Frame<Bytes>, E>>>;
 
 /// Reads and discards the frames of `poll` until the end, unless that is too much or takes too
-/// long. `least` is the least number of bytes that are left, as far as is known.
+/// long. `least` is the least number of bytes that are left, as far as is known. Returns whether
+/// nothing is left; otherwise hyper closes the connection.
 pub(crate) async fn discard<E>(
     least: u64,
     mut poll: impl FnMut(&mut Context<'_>) -> PolledFrame<E>,
-) {
+) -> bool {
     if least > MOST {
-        return;
+        return false;
     }
     let reading = async {
         let mut read = 0;
-        while read <= MOST
-            && let Some(Ok(frame)) = std::future::poll_fn(&mut poll).await
-        {
-            read += frame.data_ref().map_or(0, |data| data.len() as u64);
+        while read <= MOST {
+            match std::future::poll_fn(&mut poll).await {
+                None => return true,
+                Some(Err(_)) => return false,
+                Some(Ok(frame)) => read += frame.data_ref().map_or(0, |data| data.len() as u64),
+            }
         }
+        false
     };
-    // If the client takes longer, hyper closes the connection.
-    let _ = tokio::time::timeout(PATIENCE, reading).await;
+    let read = tokio::time::timeout(PATIENCE, reading).await;
+    read.unwrap_or(false)
 }
 
 /// A body that is given to a handler. The handler may read all of it, some of it, or nothing; the
@@ -75,14 +79,14 @@ impl Drop for ReturnableBody {
 }
 
 impl ReturnedBody {
-    /// Reads and discards the part that the handler has not read.
-    pub(crate) async fn discard(mut self) {
-        if let Ok(mut body) = self.0.try_recv()
-            && !body.is_end_stream()
-        {
-            let least = body.size_hint().lower();
-            discard(least, |cx| Pin::new(&mut body).poll_frame(cx)).await;
-        }
+    /// Reads and discards the part that the handler has not read. Returns whether nothing is left,
+    /// which is not known while the handler still has the body.
+    pub(crate) async fn discard(mut self) -> bool {
+        let Ok(mut body) = self.0.try_recv() else {
+            return false;
+        };
+        let least = body.size_hint().lower();
+        body.is_end_stream() || discard(least, |cx| Pin::new(&mut body).poll_frame(cx)).await
     }
 }
 

@@ -7,8 +7,9 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::StatusCode;
@@ -16,14 +17,28 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::peer::Peer;
 use crate::listener::Transport;
 use crate::proxy::PRODUCT;
 
+/// How long the rest of a request is read after its answer, before the connection is closed: without a
+/// byte, and in all. If a connection is closed with unread bytes, it is reset, and the client can lose
+/// the answer (RFC 9112, 9.6). Source: nginx, `lingering_timeout` and `lingering_time`.
+const LINGER: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+
 /// The state of the current request.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Progress(Arc<AtomicU8>);
+pub(super) struct Progress(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// [`IDLE`], [`BEING_ANSWERED`] or [`ANSWERED`].
+    phase: AtomicU8,
+    /// Whether a part of the request was not read.
+    has_unread: AtomicBool,
+}
 
 const IDLE: u8 = 0;
 const BEING_ANSWERED: u8 = 1;
@@ -33,12 +48,17 @@ const ANSWERED: u8 = 2;
 impl Progress {
     /// A request has arrived.
     pub(super) fn begin(&self) {
-        self.0.store(BEING_ANSWERED, Ordering::Relaxed);
+        self.0.phase.store(BEING_ANSWERED, Ordering::Relaxed);
+    }
+
+    /// Says whether a part of the request was not read when its answer was ready.
+    pub(super) fn set_unread(&self, has_unread: bool) {
+        self.0.has_unread.store(has_unread, Ordering::Relaxed);
     }
 
     /// Whether all answers so far were written.
     pub(super) fn is_idle(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == IDLE
+        self.0.phase.load(Ordering::Relaxed) == IDLE
     }
 }
 
@@ -56,7 +76,7 @@ impl<B> Noted<B> {
 
 impl<B> Drop for Noted<B> {
     fn drop(&mut self) {
-        self.progress.0.store(ANSWERED, Ordering::Relaxed);
+        self.progress.0.phase.store(ANSWERED, Ordering::Relaxed);
     }
 }
 
@@ -86,6 +106,9 @@ pub(super) struct Stream {
     progress: Progress,
     /// The part of the answer in place of hyper's that is still to be written.
     rest: Bytes,
+    /// Set once all was written and the rest of the request is read: until when without a byte, and
+    /// until when in all.
+    linger: Option<(Pin<Box<Sleep>>, Instant)>,
 }
 
 impl Stream {
@@ -94,6 +117,7 @@ impl Stream {
             stream: Arc::new(Mutex::new(stream)),
             progress,
             rest: Bytes::new(),
+            linger: None,
         }
     }
 
@@ -130,9 +154,10 @@ impl AsyncWrite for Stream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_rest(cx))?;
-        if self.progress.0.load(Ordering::Relaxed) == IDLE
+        if self.progress.is_idle()
             && let Some(status) = status_of(buf)
         {
+            self.progress.set_unread(true);
             self.rest = answer(status);
             // This is the last write of hyper, which then flushes.
             return Poll::Ready(Ok(buf.len()));
@@ -143,14 +168,41 @@ impl AsyncWrite for Stream {
     /// hyper flushes once it has written all that it has.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_rest(cx))?;
-        let progress = &self.progress.0;
-        let _ = progress.compare_exchange(ANSWERED, IDLE, Ordering::Relaxed, Ordering::Relaxed);
+        let phase = &self.progress.0.phase;
+        let _ = phase.compare_exchange(ANSWERED, IDLE, Ordering::Relaxed, Ordering::Relaxed);
         Pin::new(&mut *self.stream.lock()).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_rest(cx))?;
-        Pin::new(&mut *self.stream.lock()).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_rest(cx))?;
+        let mut stream = this.stream.lock();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
+            if !this.progress.0.has_unread.load(Ordering::Relaxed) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let (timer, end) = this.linger.get_or_insert_with(|| {
+            let now = Instant::now();
+            (Box::pin(sleep_until(now + LINGER.0)), now + LINGER.1)
+        });
+        let mut bytes = [0; 4096];
+        loop {
+            let mut read = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *stream).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => {
+                    let now = Instant::now();
+                    if now >= *end {
+                        return Poll::Ready(Ok(()));
+                    }
+                    timer.as_mut().reset((now + LINGER.0).min(*end));
+                }
+                // The client has closed the connection, or it has failed.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return timer.as_mut().poll(cx).map(Ok),
+            }
+        }
     }
 }
 

@@ -253,7 +253,7 @@ impl Serving {
                 let (body, back) = ReturnableBody::new(body);
                 let body = Paced::new(body, body_timeout);
                 let response = in_turn(router.call(Request::from_parts(head, body))).await;
-                back.discard().await;
+                progress.set_unread(!back.discard().await);
                 response.map(|mut response| {
                     viewing.send_replace(response.extensions_mut().remove::<Viewer>());
                     // The client must know before it sends a further request.
