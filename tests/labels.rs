@@ -56,6 +56,12 @@ fn a_request_stays_in_the_preferred_zone_and_follows_its_labels() {
     patch_upstream(&gateway, &fields);
     let picked: std::collections::BTreeSet<_> = (0..50).map(|_| gateway.backend_of("/")).collect();
     assert_eq!(picked.len(), 2, "{picked:?}");
+    // The balancer says so once, also when the table changes.
+    patch_target(&gateway, &backends[0], &json!({"weight": 7}));
+    gateway.get("/").expect(200);
+    let logs = gateway.admin("GET", "/balancers/prequal/logs", &[]);
+    let logs = logs.expect(200).text();
+    assert_eq!(logs.matches("has the label zone:none").count(), 1, "{logs}");
 }
 
 #[test]
@@ -63,7 +69,10 @@ fn settings_and_labels_that_cannot_be_are_refused() {
     let (gateway, backends) = with_zones(&["a"]);
     for (config, part) in [
         (json!({"spill_at": 3}), "needs prefer"),
-        (json!({"prefer": ":a"}), "prefer"),
+        (
+            json!({"prefer": ":a"}),
+            "prefer must be a label, such as zone:a",
+        ),
         (json!({"prefer": "zone:a", "spill_at": 0}), "spill_at"),
     ] {
         let fields = json!({"algorithm": "p2c", "pointsman": {"balancer_config": config}});

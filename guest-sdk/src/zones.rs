@@ -34,6 +34,8 @@ pub struct Zones<T> {
     /// Of the preferred endpoints; of the whole table if it is not split.
     preferred: T,
     split: Option<Split<T>>,
+    /// Whether the log says that no endpoint of the table has the label.
+    is_told: bool,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,7 @@ struct Split<T> {
 macro_rules! zone_properties {
     () => {
         r#""prefer": {
-                "type": "string", "pattern": "^[^:]+(:.*)?$",
+                "type": "string",
                 "description": "A label such as zone:a: its endpoints get all requests while there are any, unless there is a spill_at"
             },
             "spill_at": {
@@ -64,6 +66,30 @@ macro_rules! zone_properties {
                 "description": "Requests in flight at the preferred endpoint from which on a request goes to another endpoint that has fewer; counted for an endpoint of mean weight"
             }"#
     };
+}
+
+/// Configures [`Zones`] by a configuration whose only settings are `prefer` and `spill_at`. Its error is
+/// a sentence for the operator. The crate needs `serde`, with its derive macros, and `serde_json`.
+///
+/// ```ignore
+/// fn configure(&mut self, config: &str) -> Result<(), String> {
+///     guest_sdk::configure_zones!(self.0, config)
+/// }
+/// ```
+#[macro_export]
+macro_rules! configure_zones {
+    ($zones:expr, $config:expr) => {{
+        #[derive(::serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Settings {
+            prefer: Option<String>,
+            spill_at: Option<f64>,
+        }
+        let settings: Result<Settings, _> = ::serde_json::from_str($config);
+        settings
+            .map_err(|error| error.to_string())
+            .and_then(|settings| $zones.configure(settings.prefer.as_deref(), settings.spill_at))
+    }};
 }
 
 impl<T: Default> Zones<T> {
@@ -78,7 +104,11 @@ impl<T: Default> Zones<T> {
     pub fn configure(&mut self, prefer: Option<&str>, spill_at: Option<f64>) -> Result<(), String> {
         let label = prefer.map(|label| label.split_once(':').unwrap_or((label, "")));
         if label.is_some_and(|(key, _)| key.is_empty()) {
-            return Err("prefer must be a label such as zone:a".into());
+            return Err(
+                "prefer must be a label, such as zone:a for targets with the tag zone:a, or canary for \
+                 those with the tag canary"
+                    .into(),
+            );
         }
         if spill_at.is_some() && label.is_none() {
             return Err("spill_at needs prefer: without it no endpoint is preferred".into());
@@ -92,7 +122,8 @@ impl<T: Default> Zones<T> {
     }
 
     /// Takes a new table. `make` gets each part of it, and what the balancer kept of that part
-    /// before. To be called in [`Balancer::endpoints_changed`](crate::Balancer::endpoints_changed),
+    /// before. If no endpoint has the label, a line of the log says so, once until one has it. To be
+    /// called in [`Balancer::endpoints_changed`](crate::Balancer::endpoints_changed),
     /// since labels are known only there.
     pub fn endpoints_changed(
         &mut self,
@@ -108,6 +139,16 @@ impl<T: Default> Zones<T> {
             let has = |position| endpoints.label(position, key).as_ref() == Some(value);
             endpoints.split(has)
         });
+        let missing = match parts {
+            None => self.missing(endpoints),
+            Some(_) => None,
+        };
+        if let Some(label) = missing.as_ref().filter(|_| !self.is_told) {
+            crate::warn!(
+                "prefer: no endpoint that can get requests has the label {label}, so that all get them"
+            );
+        }
+        self.is_told = missing.is_some();
         let Some(parts) = parts else {
             self.preferred = make(endpoints, preferred);
             return;
@@ -119,6 +160,19 @@ impl<T: Default> Zones<T> {
             weight: weights.sum::<f64>() / endpoints.len().max(1) as f64,
             parts,
         });
+    }
+
+    /// The label, if there are endpoints and none of them has it.
+    fn missing(&self, endpoints: &Endpoints) -> Option<String> {
+        let (key, value) = self.label.as_ref()?;
+        let mut positions = 0..endpoints.len();
+        let is_there =
+            positions.any(|position| endpoints.label(position, key).as_ref() == Some(value));
+        let is_missing = !is_there && endpoints.len() > 0;
+        is_missing.then(|| match value.as_str() {
+            "" => key.clone(),
+            value => format!("{key}:{value}"),
+        })
     }
 
     /// Picks a position of the whole table. `choose` picks one of a part; it may be called for each
@@ -203,6 +257,28 @@ mod tests {
         assert!(refused(None, Some(1.0)) && refused(Some(":a"), None));
         assert!(refused(Some("zone:a"), Some(0.0)) && refused(Some("a"), Some(f64::NAN)));
         assert!(!refused(Some("zone:a"), Some(0.5)) && !refused(Some("canary"), None));
+    }
+
+    #[test]
+    fn a_label_that_no_endpoint_has_is_told_once() {
+        let mut zones = zones(Some("zone:c"), None);
+        let mut told = |zones_of: &[bool]| {
+            let table = table(zones_of, &vec![0; zones_of.len()]);
+            let missing = zones.missing(&table);
+            let is_new = missing.is_some() && !zones.is_told;
+            zones.endpoints_changed(&table, |_, ()| ());
+            (missing, is_new)
+        };
+        let missing = Some("zone:c".to_owned());
+        assert_eq!(told(&[]), (None, false));
+        assert_eq!(told(&[true, false]), (missing.clone(), true));
+        assert_eq!(told(&[true, true]), (missing.clone(), false));
+        // After a table without endpoints it is told again.
+        assert_eq!(told(&[]), (None, false));
+        assert_eq!(told(&[false]), (missing, true));
+        let zones = super::tests::zones(Some("zone:a"), None);
+        assert_eq!(zones.missing(&table(&[true, true], &[0, 0])), None);
+        assert_eq!(zones.missing(&table(&[false, true], &[0, 0])), None);
     }
 
     proptest! {

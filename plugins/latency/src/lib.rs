@@ -2,7 +2,6 @@
 //! README.md.
 
 use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request, Zones};
-use serde::Deserialize;
 
 /// The latency in microseconds that is assumed for an endpoint that has a request in flight and has
 /// not answered any request yet.
@@ -11,13 +10,6 @@ const UNKNOWN: u32 = 1_000_000;
 /// Draws two endpoints by weight and picks the one with the lower cost for its weight.
 #[derive(Debug, Default)]
 pub struct PeakEwma(Zones<Lottery>);
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Options {
-    prefer: Option<String>,
-    spill_at: Option<f64>,
-}
 
 /// The expected time until a request is answered: its own latency and that of each request in
 /// flight before it, one after another.
@@ -55,10 +47,7 @@ impl Balancer for PeakEwma {
     );
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
-        let options = serde_json::from_str(config);
-        let options: Options = options.map_err(|error| error.to_string())?;
-        self.0
-            .configure(options.prefer.as_deref(), options.spill_at)
+        guest_sdk::configure_zones!(self.0, config)
     }
 
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {

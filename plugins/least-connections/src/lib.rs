@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use guest_sdk::{Balancer, Endpoints, Request, Zones};
-use serde::Deserialize;
 
 /// The virtual time that a turn of an endpoint of weight 1 takes.
 const TURN: u64 = 1 << 32;
@@ -39,13 +38,6 @@ struct Tournament {
     winners: Vec<u32>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Options {
-    prefer: Option<String>,
-    spill_at: Option<f64>,
-}
-
 /// Endpoints are compared by this; the lowest is the best.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
@@ -70,10 +62,7 @@ impl Balancer for LeastConnections {
     );
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
-        let options = serde_json::from_str(config);
-        let options: Options = options.map_err(|error| error.to_string())?;
-        self.zones
-            .configure(options.prefer.as_deref(), options.spill_at)
+        guest_sdk::configure_zones!(self.zones, config)
     }
 
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {

@@ -15,6 +15,21 @@ fn table(weights: &[u32]) -> Vec<Endpoint> {
     .collect()
 }
 
+#[test]
+fn a_configuration_has_the_settings_of_zones_and_no_others() {
+    let configure = |config: &str| TwoChoices::default().configure(config);
+    assert_eq!(configure("{}"), Ok(()));
+    assert_eq!(configure(r#"{"prefer": "zone:a", "spill_at": 2}"#), Ok(()));
+    for (config, wrong) in [
+        (r#"{"spill_at": 2}"#, "needs prefer"),
+        (r#"{"prefer": ":a"}"#, "such as zone:a"),
+        (r#"{"zone": "a"}"#, "unknown field `zone`"),
+    ] {
+        let said = configure(config).unwrap_err();
+        assert!(said.contains(wrong), "{config}: {said}");
+    }
+}
+
 /// Throws balls into bins by this balancer, or at random, and returns the load of the fullest bin.
 fn fullest(bins: usize, balls: usize, seed: u64, two: bool) -> u32 {
     let table = table(&vec![1; bins]);
