@@ -86,6 +86,7 @@ mod listeners;
 mod log;
 mod log_policies;
 mod log_servers;
+mod long_bodies;
 mod memory;
 mod message_framing;
 mod metrics;

@@ -19,11 +19,15 @@
 //! ```
 //!
 //! [`body_start`] has a further cost: if any code of a balancer calls it, the gateway waits for the
-//! start of each request's body before it calls the balancer for a pick.
+//! start of each request's body before it calls the balancer for a pick. For [`json_field`],
+//! [`prefix_hashes`], [`prompt_length`] and [`body_length`] it waits for more of it: for the upstream's
+//! `pointsman.balancer_body_size`. It scans the body itself, so that a balancer need not copy it.
 
 use std::cell::RefCell;
 
-use crate::bindings::pointsman::balancer::request_facts;
+use crate::bindings::pointsman::balancer::{body_facts, request_facts};
+use crate::json;
+use crate::prefix::Prompt;
 
 /// The method, as it was sent: `GET`.
 #[must_use]
@@ -101,6 +105,89 @@ pub fn body_start(most: u32) -> Option<Vec<u8>> {
 /// The maximum number of bytes that [`body_start`] returns.
 pub const BODY_START: u32 = 16 << 10;
 
+/// The value at a JSON pointer in the body, such as `/model`, `/max_tokens` or `/messages/0/role`: at
+/// most `most` bytes, and never more than [`JSON_FIELD`]; a longer one is cut off. A string is without
+/// its quotes and escapes, any other value as it was sent. `None` if the body is not JSON or does not
+/// have it, or if it is not in the part of the body that the gateway waits for.
+///
+/// The functions for bodies beyond their start are part of the contract since 1.4, and earlier
+/// gateways refuse a component that calls one.
+///
+/// ```
+/// use guest_sdk::facts;
+///
+/// let body = br#"{"messages": [{"role": "user", "content": "Say \"hi\""}], "max_tokens": 16}"#;
+/// let request = facts::Given::new("POST", "/").with_body(body);
+/// request.during(|| {
+///     assert_eq!(facts::json_field("/max_tokens", 10).as_deref(), Some("16"));
+///     assert_eq!(facts::json_field("/messages/0/content", 100).as_deref(), Some("Say \"hi\""));
+/// });
+/// ```
+#[must_use]
+pub fn json_field(pointer: &str, most: u32) -> Option<String> {
+    if cfg!(target_family = "wasm") {
+        return body_facts::json_field(pointer, most);
+    }
+    given(|request| {
+        let value = json::find(request.known_body()?, pointer)?;
+        Some(value.to_text(JSON_FIELD.min(most) as usize))
+    })
+}
+
+/// The hashes of the prompt's prefixes, the shortest first: of its first block of `block` bytes, of its
+/// first two blocks, and so on; at most `most`, and never more than [`HASHES`]. They are those of
+/// [`Prompt::hashes`]. `None` if the body has no prompt.
+///
+/// ```
+/// use guest_sdk::facts;
+///
+/// let request = facts::Given::new("POST", "/").with_body(br#"{"prompt": "Say hello"}"#);
+/// assert_eq!(request.during(|| facts::prefix_hashes(4, 100)).map(|hashes| hashes.len()), Some(2));
+/// ```
+#[must_use]
+pub fn prefix_hashes(block: u32, most: u32) -> Option<Vec<u64>> {
+    if cfg!(target_family = "wasm") {
+        return body_facts::prefix_hashes(block, most);
+    }
+    given(|request| {
+        let prompt = Prompt::of(request.known_body()?)?;
+        Some(prompt.hashes(block as usize, HASHES.min(most) as usize))
+    })
+}
+
+/// The number of bytes of the prompt that are known, and whether it may have more. `None` if the body
+/// has no prompt.
+#[must_use]
+pub fn prompt_length() -> Option<(u64, bool)> {
+    if cfg!(target_family = "wasm") {
+        return body_facts::prompt_length();
+    }
+    given(|request| {
+        let prompt = Prompt::of(request.known_body()?)?;
+        Some((prompt.text.len() as u64, prompt.is_cut()))
+    })
+}
+
+/// The number of bytes of the body that are known, and whether it may have more. `None` if the request
+/// has no body.
+#[must_use]
+pub fn body_length() -> Option<(u64, bool)> {
+    if cfg!(target_family = "wasm") {
+        return body_facts::length();
+    }
+    given(|request| {
+        let known = request.known_body()?.len();
+        let all = request.body.as_ref().map_or(0, Vec::len);
+        Some((known as u64, known < all))
+    })
+}
+
+/// The maximum number of bytes that [`json_field`] returns.
+pub const JSON_FIELD: u32 = 16 << 10;
+
+/// The maximum number of hashes that [`prefix_hashes`] returns.
+pub const HASHES: u32 = 16 << 10;
+
 std::thread_local! {
     static GIVEN: RefCell<Option<Given>> = const { RefCell::new(None) };
 }
@@ -118,6 +205,8 @@ pub struct Given {
     headers: Vec<(String, String)>,
     client: Option<String>,
     body: Option<Vec<u8>>,
+    /// How much of the body is known; all of it if this is none.
+    known: Option<usize>,
 }
 
 impl Given {
@@ -159,6 +248,13 @@ impl Given {
         self
     }
 
+    /// Sets how many bytes of the body the gateway has read. Without this, it has read all.
+    #[must_use]
+    pub fn with_known_body(mut self, bytes: usize) -> Self {
+        self.known = Some(bytes);
+        self
+    }
+
     /// Calls a function. During the call, the functions of this module return the facts of this
     /// request on this thread.
     pub fn during<T>(&self, call: impl FnOnce() -> T) -> T {
@@ -171,6 +267,15 @@ impl Given {
         // Restores the former request also after a panic, because a test may expect one.
         let _restored = Restored(GIVEN.replace(Some(self.clone())));
         call()
+    }
+
+    fn known_body(&self) -> Option<&[u8]> {
+        let body = self.body.as_deref()?;
+        Some(
+            self.known
+                .and_then(|known| body.get(..known))
+                .unwrap_or(body),
+        )
     }
 
     fn header(&self, name: &str) -> Option<String> {
@@ -221,5 +326,28 @@ mod tests {
         assert_eq!((seen(b"abc", 2), seen(b"abc", 0)), (Some(2), Some(0)));
         let long = vec![0; 1 << 20];
         assert_eq!(seen(&long, u32::MAX), Some(BODY_START as usize));
+    }
+
+    #[test]
+    fn a_body_is_known_as_far_as_it_was_read() {
+        let all = || {
+            let field = json_field("/n", 9);
+            (body_length(), prompt_length(), field, prefix_hashes(2, 9))
+        };
+        assert_eq!(all(), (None, None, None, None));
+        assert_eq!(Given::new("GET", "/").during(all).0, None);
+        let body = br#"{"prompt":"abcde","n":7}"#;
+        let request = Given::new("POST", "/").with_body(body);
+        let (length, prompt, field, hashes) = request.during(all);
+        assert_eq!((length, prompt), (Some((24, false)), Some((5, false))));
+        assert_eq!(
+            (field.as_deref(), hashes.map(|h| h.len())),
+            (Some("7"), Some(2))
+        );
+        let (length, prompt, field, hashes) = request.with_known_body(15).during(all);
+        assert_eq!((length, prompt), (Some((15, true)), Some((4, true))));
+        assert_eq!((field, hashes.map(|h| h.len())), (None, Some(2)));
+        let form = Given::new("POST", "/").with_body(b"n=7");
+        assert_eq!(form.during(all), (Some((3, false)), None, None, None));
     }
 }

@@ -50,8 +50,8 @@
 //!
 //! # Further parts
 //!
-//! - [`facts`]: method, path, headers, client and the start of the body of the request, for
-//!   balancers that need more than numbers.
+//! - [`facts`]: method, path, headers, client and body of the request, for balancers that need more
+//!   than numbers.
 //! - [`Endpoints::label`]: labels of endpoints, such as their zones; [`Zones`] prefers endpoints by a
 //!   label.
 //! - [`Balancer::pick_weighted`]: picks that say what a request weighs, for balancers that count work
@@ -66,6 +66,7 @@
 mod draw;
 mod endpoints;
 pub mod facts;
+pub mod json;
 pub mod log;
 mod part;
 pub mod prefix;

@@ -29,6 +29,41 @@ pub use crate::prefix_text::{Prompt, of_path};
 /// below a mebibyte.
 const SAVED: usize = 40_000;
 
+/// How many of the hashes of a prompt are kept in a row before each further one stands for four times as
+/// many blocks.
+const DENSE: usize = 256;
+
+/// The hashes of a prompt's prefixes, fewer of the long ones: of the first 256 all, then every fourth
+/// up to 1,024, then every sixteenth up to 4,096, and so on. So a prompt of a mebibyte in blocks of 64
+/// bytes has 832, and no prefix is longer than the one before by more than 1.6 %.
+#[must_use]
+pub fn thinned(mut hashes: Vec<u64>) -> Vec<u64> {
+    let (mut blocks, mut step) = (0, 1);
+    hashes.retain(|_| {
+        blocks += 1;
+        if blocks > DENSE * step {
+            step *= 4;
+        }
+        blocks % step == 0
+    });
+    hashes
+}
+
+/// The blocks in the longest of this many [`thinned`] prefixes.
+#[must_use]
+pub fn blocks_of(thinned: usize) -> usize {
+    let mut blocks = thinned.min(DENSE);
+    let (mut left, mut step) = (thinned - blocks, 4);
+    while left > 0 {
+        // From one scale to the next, the blocks grow from a quarter to all.
+        let here = left.min(DENSE - DENSE / 4);
+        blocks += here * step;
+        left -= here;
+        step *= 4;
+    }
+    blocks
+}
+
 /// Remembers which endpoints had which prefixes: pairs of a prefix's hash and an endpoint. Its
 /// positions are those of the table that it was told of last.
 #[derive(Debug, Default)]
@@ -133,5 +168,29 @@ impl Memory {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thinned_prefixes_are_dense_at_first_and_then_close() {
+        for count in [
+            0, 1, 255, 256, 257, 259, 260, 1023, 1024, 1025, 1040, 5000, 16_384,
+        ] {
+            let thin = thinned((1..=count).collect());
+            // Each hash here is the number of its blocks.
+            for (number, blocks) in thin.iter().zip(1..) {
+                assert_eq!(blocks_of(blocks), *number as usize, "{count}");
+            }
+            let steps = thin.windows(2).map(|pair| pair[1] as f64 / pair[0] as f64);
+            assert!(steps.skip(255).all(|growth| growth < 1.016), "{count}");
+            let last = thin.last().copied().unwrap_or_default();
+            assert!(count - last <= count / 64, "{count} {last}");
+        }
+        assert_eq!(thinned((0..16_384).collect()).len(), 832);
+        assert_eq!(blocks_of(0), 0);
     }
 }

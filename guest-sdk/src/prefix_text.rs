@@ -1,5 +1,6 @@
 //! The prefixes of a request, and their hashes.
 
+use crate::json::{Member, Members};
 use crate::mix;
 
 /// The keys of a JSON object whose value is a prompt, in the APIs of OpenAI and compatible ones.
@@ -20,6 +21,7 @@ pub struct Prompt<'a> {
     /// The text between the quotes or brackets of the prompt, as it was sent. If the body is cut
     /// off, up to its end.
     pub text: &'a [u8],
+    is_cut: bool,
     /// The body's members after the prompt; empty if the body is cut off before them.
     rest: &'a [u8],
     /// The limit of the answer's tokens, if it comes before the prompt.
@@ -33,20 +35,26 @@ impl<'a> Prompt<'a> {
     /// same text with other escapes counts as another text, and costs a cache miss.
     #[must_use]
     pub fn of(body: &'a [u8]) -> Option<Self> {
-        let mut members = Members {
-            rest: body.trim_ascii_start().strip_prefix(b"{")?,
-            is_first: true,
-        };
+        let mut members = Members::of(body)?;
+        let prompt = Self::among(&mut members)?;
+        Some(Self {
+            rest: members.rest(),
+            ..prompt
+        })
+    }
+
+    /// Finds the prompt among the members of a body, without those after it.
+    pub fn among(members: &mut impl Iterator<Item = Member<'a>>) -> Option<Self> {
         let mut prompt = Self::default();
         loop {
-            let (key, found) = members.next()?;
+            let Member { key, value } = members.next()?;
             if key == b"model" {
-                prompt.model = found;
+                prompt.model = value.inside();
             } else if PROMPTS.contains(&key) {
-                (prompt.text, prompt.rest) = (found, members.rest);
+                (prompt.text, prompt.is_cut) = (value.inside(), value.is_cut);
                 return Some(prompt);
             } else if LIMITS.contains(&key) {
-                prompt.limit = number(found);
+                prompt.limit = number(value.inside());
             }
         }
     }
@@ -54,19 +62,17 @@ impl<'a> Prompt<'a> {
     /// Whether the body was cut off inside of the prompt.
     #[must_use]
     pub const fn is_cut(&self) -> bool {
-        self.rest.is_empty()
+        self.is_cut
     }
 
     /// The number of tokens that the client allows for the answer, if it says so in the part of the
     /// body that is known: `max_tokens`, `max_completion_tokens` or `max_output_tokens`.
     #[must_use]
     pub fn answer_limit(&self) -> Option<u32> {
-        let mut after = Members {
-            rest: self.rest,
-            is_first: false,
-        };
-        let later = after.find(|(key, _)| LIMITS.contains(key));
-        later.and_then(|(_, value)| number(value)).or(self.limit)
+        let mut after = Members::after(self.rest);
+        let later = after.find(|member| LIMITS.contains(&member.key));
+        let later = later.and_then(|member| number(member.value.inside()));
+        later.or(self.limit)
     }
 
     /// The hashes of its prefixes: of its first block of `size` bytes, of its first two blocks, and
@@ -80,73 +86,6 @@ impl<'a> Prompt<'a> {
 
 fn number(text: &[u8]) -> Option<u32> {
     str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// The members of a JSON object, each with the text inside of its value, as long as its syntax is
-/// right.
-struct Members<'a> {
-    rest: &'a [u8],
-    is_first: bool,
-}
-
-impl<'a> Iterator for Members<'a> {
-    type Item = (&'a [u8], &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut rest = self.rest.trim_ascii_start();
-        if !std::mem::take(&mut self.is_first) {
-            rest = rest.strip_prefix(b",")?;
-        }
-        let (key, rest) = value(rest.trim_ascii_start())?;
-        let rest = rest.trim_ascii_start().strip_prefix(b":")?;
-        let (found, rest) = value(rest.trim_ascii_start())?;
-        self.rest = rest;
-        Some((key, found))
-    }
-}
-
-/// The text inside the quotes or brackets of a value, and the text after them. A value that is cut
-/// off extends to the end of the text. `None` if there is no value.
-fn value(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let close = match text.first()? {
-        b'"' => string(text),
-        b'{' | b'[' => nested(text),
-        _ => {
-            let ends = |byte: &u8| b",:]}".contains(byte) || byte.is_ascii_whitespace();
-            let end = text.iter().position(ends).filter(|end| *end > 0)?;
-            return text.split_at_checked(end);
-        }
-    };
-    let inside = &text[1..close.unwrap_or(text.len())];
-    let rest = close.and_then(|close| text.get(close + 1..));
-    Some((inside, rest.unwrap_or_default()))
-}
-
-/// The index of the quote that ends a string.
-fn string(text: &[u8]) -> Option<usize> {
-    let mut at = 1;
-    loop {
-        match text.get(at)? {
-            b'"' => return Some(at),
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
-}
-
-/// The index of the bracket that ends an array or an object.
-fn nested(text: &[u8]) -> Option<usize> {
-    let (mut at, mut depth) = (0, 0_usize);
-    loop {
-        match text.get(at)? {
-            b'"' => at += string(&text[at..])?,
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth == 1 => return Some(at),
-            b'}' | b']' => depth -= 1,
-            _ => {}
-        }
-        at += 1;
-    }
 }
 
 /// The hashes of the prefixes of a path and a query, as those of a prompt: each segment of the path

@@ -11,6 +11,7 @@
 //! unless the plugin answers that it refuses the request.
 
 mod bindings;
+mod body;
 mod canary;
 mod check;
 mod choose;
@@ -36,6 +37,7 @@ mod shipped;
 mod tally;
 mod tape;
 
+pub use body::{BODY_MOST, BODY_USUAL, BodyAnswer, ReadBody};
 pub(crate) use canary::evidence::{Evidence, WINDOW, is_enough};
 pub use canary::{Canary, Figures as CanaryFigures, Placed, Side, Verdict};
 pub use check::LoadError;

@@ -368,12 +368,12 @@ async fn stages(
         decided?;
     }
     let service = place::service(snapshot, matched.route)?;
-    let body_start = match &inbound.upload {
+    let body = match &inbound.upload {
         None => None,
         // Boxed, so that this future stays small: most requests have no body.
         Some(upload) => Box::pin(place::read_ahead(worker, matched.route, service, upload)).await?,
     };
-    let facts = place::facts(inbound, &matched, body_start);
+    let facts = place::facts(inbound, &matched, body.as_ref());
     let affinity = place::affinity(service, &facts);
     let protocol = upgrade.as_ref().map(|upgrade| &upgrade.protocol);
     let outbound = Outbound::new(inbound, &matched, service, &facts, affinity.value, protocol);

@@ -110,7 +110,7 @@ pub struct Pick {
 pub struct Fact {
     /// The question.
     pub asked: Asked,
-    /// The answer: text for all questions except that for the body.
+    /// The answer: text for all questions except those for the body.
     pub answer: Option<Vec<u8>>,
 }
 
@@ -127,9 +127,35 @@ pub enum Asked {
     Header(String),
     /// The client.
     Client,
+    /// A question about the body beyond its start.
+    Body(BodyQuestion),
     /// At most this many bytes of the body from its start. It must stay the last variant: the
     /// search for it relies on the order.
     BodyStart(u32),
+}
+
+/// A question about the body of a request, of the import `body-facts`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BodyQuestion {
+    /// Its length. The answer has eight bytes for the length, the lowest first, and one that is 1 if
+    /// there may be more.
+    Length,
+    /// The length of the prompt, with an answer of the same form.
+    PromptLength,
+    /// The value at a JSON pointer. The answer is text.
+    JsonField {
+        /// The pointer.
+        pointer: String,
+        /// Most bytes of it.
+        most: u32,
+    },
+    /// The hashes of the prompt's prefixes. The answer has eight bytes for each, the lowest first.
+    PrefixHashes {
+        /// Bytes of a block.
+        block: u32,
+        /// Most hashes.
+        most: u32,
+    },
 }
 
 /// An answer to a question about an endpoint of a table.
@@ -221,6 +247,10 @@ mod tag {
     pub(super) const HEADER: u8 = 3;
     pub(super) const CLIENT: u8 = 4;
     pub(super) const BODY_START: u8 = 5;
+    pub(super) const BODY_LENGTH: u8 = 6;
+    pub(super) const PROMPT_LENGTH: u8 = 7;
+    pub(super) const JSON_FIELD: u8 = 8;
+    pub(super) const PREFIX_HASHES: u8 = 9;
 
     // Questions about an endpoint.
     pub(super) const LABEL: u8 = 0;

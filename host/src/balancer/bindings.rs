@@ -8,7 +8,7 @@ wasmtime::component::bindgen!({
 
 pub(super) use self::exports::pointsman::balancer::policy::{Description, Endpoint, Request};
 pub(super) use self::pointsman::balancer::{
-    endpoint_facts, load, log, refusal, request_facts, tries,
+    body_facts, endpoint_facts, load, log, refusal, request_facts, tries,
 };
 
 /// What a plugin may export beside `policy`. It has a world of its own, because it is optional.

@@ -19,6 +19,9 @@ const FACTS: &str = "pointsman:balancer/request-facts@1.";
 /// The function of that interface that returns the start of a body.
 const BODY_START: &str = "body-start";
 
+/// The interface by which a balancer asks about bodies beyond their start.
+const BODY_FACTS: &str = "pointsman:balancer/body-facts@1.";
+
 /// The interface by which a balancer asks about endpoints, and the one by which it says how a
 /// request is refused.
 const ENDPOINT_FACTS: &str = "pointsman:balancer/endpoint-facts@1.";
@@ -29,6 +32,7 @@ const TRIES: &str = "pointsman:balancer/tries@1.";
 
 /// Interfaces that a balancer may import beside those of WASI, without their versions.
 const GIVEN: &[&str] = &[
+    "pointsman:balancer/body-facts",
     "pointsman:balancer/endpoint-facts",
     "pointsman:balancer/load",
     "pointsman:balancer/log",
@@ -95,10 +99,15 @@ pub(super) fn hands_over(exports: &[String]) -> bool {
     exports.iter().any(|name| name.starts_with(STATE))
 }
 
-/// Whether a component may ask about the requests that it chooses for.
-pub(super) fn reads_facts(engine: &Engine, component: &Component) -> bool {
-    let ty = component.component_type();
-    ty.imports(engine).any(|(name, _)| name.starts_with(FACTS))
+/// Whether a component with these imports may ask about the requests that it chooses for.
+pub(super) fn reads_facts(imports: &[String]) -> bool {
+    let asks = |name: &String| name.starts_with(FACTS) || name.starts_with(BODY_FACTS);
+    imports.iter().any(asks)
+}
+
+/// Whether a component with these imports may ask about bodies beyond their start.
+pub(super) fn scans_bodies(imports: &[String]) -> bool {
+    imports.iter().any(|name| name.starts_with(BODY_FACTS))
 }
 
 /// Whether a component with these exports says what requests weigh.
@@ -115,7 +124,7 @@ pub(super) fn asks_about_tries(imports: &[String]) -> bool {
 /// the contract do not know.
 pub(super) fn needs_new_trace(exports: &[String], imports: &[String]) -> bool {
     let is_new = |name: &String| {
-        [ENDPOINT_FACTS, REFUSAL]
+        [BODY_FACTS, ENDPOINT_FACTS, REFUSAL]
             .iter()
             .any(|new| name.starts_with(new))
     };

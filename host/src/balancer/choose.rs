@@ -80,8 +80,9 @@ pub struct Balancer {
     recorded: AtomicBool,
     /// Whether there is an observer of its picks, which may need anything observed.
     observed: AtomicBool,
-    /// Whether the plugin asks for the start of bodies.
+    /// Whether the plugin asks for the start of bodies, and whether it asks about more of them.
     reads_bodies: AtomicBool,
+    scans_bodies: AtomicBool,
     /// Whether a canary takes a share of the picks.
     shared: AtomicBool,
     /// The canary's own balancer.
@@ -139,6 +140,7 @@ impl Balancer {
             interests: Arc::new(Interests::new(&plugin.columns)),
             patience: AtomicU64::new(in_micros(limits.pick_timeout)),
             reads_bodies: AtomicBool::new(plugin.reads_bodies),
+            scans_bodies: AtomicBool::new(plugin.scans_bodies),
             engine,
             upstream: upstream.into(),
             inner: Mutex::new(Inner {
@@ -181,7 +183,12 @@ impl Balancer {
     /// Whether the start of a request's body has to be read before the pick, because the plugin or
     /// its canary may ask for it.
     pub fn reads_bodies(&self) -> bool {
-        self.reads_bodies.load(Ordering::Relaxed) || self.canary_reads_bodies()
+        self.reads_bodies.load(Ordering::Relaxed) || self.canary_any(Self::reads_bodies)
+    }
+
+    /// The same of as much of the body as the upstream allows.
+    pub fn scans_bodies(&self) -> bool {
+        self.scans_bodies.load(Ordering::Relaxed) || self.canary_any(Self::scans_bodies)
     }
 
     /// The present plugin.
@@ -256,6 +263,9 @@ impl Balancer {
         if self.in_quarantine() {
             let cause = (&self.quarantine_picks, Cause::Quarantine.name());
             return self.choose_without_instance(cause, request, tried, claim);
+        }
+        if let Some(facts) = request.facts {
+            self.interests.prepare(facts);
         }
         let locked = if self.stuck.load(Ordering::Relaxed) {
             self.inner.try_lock()

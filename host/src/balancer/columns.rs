@@ -1,8 +1,13 @@
 //! The load columns that a balancer may read, and what has to be observed for them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use parking_lot::RwLock;
+
+use super::facts::RequestFacts;
 use crate::endpoint::Endpoint;
+use crate::trace::BodyQuestion;
 
 /// Something about requests that is observed only if a balancer reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +23,17 @@ pub enum Observed {
 
 /// What a balancer reads. It is looked up with every request and seldom changed.
 #[derive(Debug, Default)]
-pub(super) struct Interests(AtomicU8);
+pub(super) struct Interests {
+    observed: AtomicU8,
+    /// What it asks about bodies.
+    questions: RwLock<Arc<[BodyQuestion]>>,
+}
+
+/// Stands beside the numbers of [`Observed`] while there are questions about bodies.
+const ASKS: u8 = 128;
+
+/// Most questions that are prepared for each request.
+const QUESTIONS: usize = 8;
 
 impl Interests {
     /// What these columns need. More is added when a plugin asks for columns through `load`.
@@ -31,21 +46,47 @@ impl Interests {
     pub(super) fn reset(&self, columns: &[Column]) {
         let sources = columns.iter().filter_map(|column| column.source());
         let all = sources.fold(0, |all, source| all | source as u8);
-        self.0.store(all, Ordering::Relaxed);
+        *self.questions.write() = Arc::default();
+        self.observed.store(all, Ordering::Relaxed);
     }
 
     pub(super) fn add(&self, observed: Observed) {
-        self.0.fetch_or(observed as u8, Ordering::Relaxed);
+        self.observed.fetch_or(observed as u8, Ordering::Relaxed);
     }
 
     /// Adds all of `others`.
     pub(super) fn absorb(&self, others: &Self) {
-        let others = others.0.load(Ordering::Relaxed);
-        self.0.fetch_or(others, Ordering::Relaxed);
+        let observed = others.observed.load(Ordering::Relaxed) & !ASKS;
+        self.observed.fetch_or(observed, Ordering::Relaxed);
     }
 
     pub(super) fn contains(&self, observed: Observed) -> bool {
-        self.0.load(Ordering::Relaxed) & observed as u8 != 0
+        self.observed.load(Ordering::Relaxed) & observed as u8 != 0
+    }
+
+    /// Adds a question about bodies, unless there are enough.
+    pub(super) fn add_question(&self, question: &BodyQuestion) {
+        let is_needed =
+            |known: &[BodyQuestion]| known.len() < QUESTIONS && !known.contains(question);
+        if !is_needed(&self.questions.read()) {
+            return;
+        }
+        let mut questions = self.questions.write();
+        if is_needed(&questions) {
+            *questions = [&questions[..], std::slice::from_ref(question)]
+                .concat()
+                .into();
+            self.observed.fetch_or(ASKS, Ordering::Relaxed);
+        }
+    }
+
+    /// Has the questions about bodies answered for a request.
+    pub(super) fn prepare(&self, facts: &dyn RequestFacts) {
+        if self.observed.load(Ordering::Relaxed) & ASKS != 0 {
+            // Cloned, since a scan must not keep a pick from adding a question.
+            let questions = Arc::clone(&self.questions.read());
+            facts.prepare(&questions);
+        }
     }
 }
 

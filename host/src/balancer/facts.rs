@@ -8,7 +8,10 @@ use std::cell::Cell;
 use std::fmt;
 use std::ptr::NonNull;
 
-/// Most bytes of a body that a balancer sees.
+use super::body::{self, BodyAnswer};
+use crate::trace::BodyQuestion;
+
+/// Most bytes of a body that a balancer gets a copy of.
 pub const BODY_START: usize = 16 << 10;
 
 /// What a balancer may ask about the request that it chooses for; see `request-facts` in
@@ -25,9 +28,17 @@ pub trait RequestFacts: Sync {
     fn header(&self, name: &str) -> Option<Cow<'_, str>>;
     /// The address of the client.
     fn client(&self) -> Option<Cow<'_, str>>;
-    /// The start of the body, `most` bytes at most, of which there need not be more than
-    /// [`BODY_START`]; none if it has no body, or nothing of the body has been read.
+    /// The start of the body, `most` bytes at most, of which there need not be more than was read;
+    /// none if it has no body, or nothing of the body has been read.
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>>;
+
+    /// The answer to a question about the body; by default about all that `body_start` has.
+    fn of_body(&self, question: &BodyQuestion) -> Option<BodyAnswer> {
+        body::answer_once(self, question)
+    }
+
+    /// Prepares the answers to these questions, if answers are remembered.
+    fn prepare(&self, _questions: &[BodyQuestion]) {}
 }
 
 impl fmt::Debug for dyn RequestFacts + '_ {

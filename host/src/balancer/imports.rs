@@ -6,14 +6,15 @@ use std::sync::Arc;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings::{endpoint_facts, load, log, refusal, request_facts, tries};
+use super::bindings::{body_facts, endpoint_facts, load, log, refusal, request_facts, tries};
+use super::body::BodyAnswer;
 use super::columns::{Column, Interests};
 use super::endpoint_facts::EndpointFacts;
 use super::facts::{self, BODY_START};
 use super::request::Refusal;
 use crate::component::{add_wasi, level_of};
 use crate::endpoint::{Changes, Endpoint};
-use crate::trace::AskedOfEndpoint;
+use crate::trace::{AskedOfEndpoint, BodyQuestion};
 
 /// The host's data of an instance of a balancer.
 pub(super) type Guest = crate::component::Guest<LoadView>;
@@ -90,6 +91,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     load::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     log::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     request_facts::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    body_facts::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     endpoint_facts::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     refusal::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     tries::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
@@ -230,6 +232,49 @@ impl request_facts::Host for Guest {
     fn body_start(&mut self, most: u32) -> wasmtime::Result<Option<Vec<u8>>> {
         let most = BODY_START.min(most as usize);
         Ok(facts::read(|facts| Some(facts.body_start(most)?.into_owned())).flatten())
+    }
+}
+
+impl LoadView {
+    fn of_body(&self, question: BodyQuestion) -> Option<BodyAnswer> {
+        let answer = facts::read(|facts| {
+            self.interests.add_question(&question);
+            facts.of_body(&question)
+        });
+        answer.flatten()
+    }
+
+    fn length_in_body(&self, question: BodyQuestion) -> Option<(u64, bool)> {
+        match self.of_body(question)? {
+            BodyAnswer::Length(length, is_cut) => Some((length, is_cut)),
+            BodyAnswer::Text(_) | BodyAnswer::Hashes(_) => None,
+        }
+    }
+}
+
+impl body_facts::Host for Guest {
+    fn length(&mut self) -> wasmtime::Result<Option<(u64, bool)>> {
+        Ok(self.own.length_in_body(BodyQuestion::Length))
+    }
+
+    fn json_field(&mut self, pointer: String, most: u32) -> wasmtime::Result<Option<String>> {
+        let question = BodyQuestion::JsonField { pointer, most };
+        Ok(match self.own.of_body(question) {
+            Some(BodyAnswer::Text(text)) => Some(text),
+            _ => None,
+        })
+    }
+
+    fn prompt_length(&mut self) -> wasmtime::Result<Option<(u64, bool)>> {
+        Ok(self.own.length_in_body(BodyQuestion::PromptLength))
+    }
+
+    fn prefix_hashes(&mut self, block: u32, most: u32) -> wasmtime::Result<Option<Vec<u64>>> {
+        let question = BodyQuestion::PrefixHashes { block, most };
+        Ok(match self.own.of_body(question) {
+            Some(BodyAnswer::Hashes(hashes)) => Some(hashes.to_vec()),
+            _ => None,
+        })
     }
 }
 

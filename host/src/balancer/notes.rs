@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
+use super::body::BodyAnswer;
 use super::facts::RequestFacts;
-use crate::trace::{Asked, Fact};
+use crate::trace::{Asked, BodyQuestion, Fact};
 
 /// Most bytes of questions and answers that are noted of one pick.
 const MOST: usize = 1 << 20;
@@ -49,6 +50,7 @@ impl Notes {
         }
         let question = match &asked {
             Asked::Header(name) => name.len(),
+            Asked::Body(BodyQuestion::JsonField { pointer, .. }) => pointer.len(),
             _ => 0,
         };
         self.size += NOTE + question + answer.map_or(0, <[u8]>::len);
@@ -98,6 +100,14 @@ impl RequestFacts for RecordedFacts<'_> {
         self.notes.lock().add(asked, answer.as_deref());
         answer
     }
+
+    fn of_body(&self, question: &BodyQuestion) -> Option<BodyAnswer> {
+        let answer = self.facts.of_body(question);
+        let bytes = answer.as_ref().map(BodyAnswer::to_bytes);
+        let asked = Asked::Body(question.clone());
+        self.notes.lock().add(asked, bytes.as_deref());
+        answer
+    }
 }
 
 /// What a trace holds of the request of a pick. If the plugin did not ask for a fact during the
@@ -142,6 +152,12 @@ impl RequestFacts for Told<'_> {
         // If the answer was shorter than asked for, it is the whole body.
         let enough = most <= known || start.len() < known;
         enough.then(|| start.get(..most).unwrap_or(start).into())
+    }
+
+    fn of_body(&self, question: &BodyQuestion) -> Option<BodyAnswer> {
+        let asked = |fact: &&Fact| matches!(&fact.asked, Asked::Body(asked) if asked == question);
+        let answer = self.0.iter().find(asked)?.answer.as_deref()?;
+        BodyAnswer::of_bytes(question, answer)
     }
 }
 

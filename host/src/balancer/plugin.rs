@@ -39,6 +39,8 @@ pub struct Plugin {
     pub(super) reads_facts: bool,
     /// Whether it may ask for the start of their bodies.
     pub(super) reads_bodies: bool,
+    /// Whether it may ask about bodies beyond their start.
+    pub(super) scans_bodies: bool,
     /// Whether it may ask about earlier tries of a request.
     pub(super) asks_about_tries: bool,
     /// Whether a trace of it may have what earlier versions of the contract do not know.

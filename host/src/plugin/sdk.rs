@@ -26,6 +26,7 @@ pub(super) const SOURCES: &[(&str, &str)] = sources![
     "draw.rs",
     "endpoints.rs",
     "facts.rs",
+    "json.rs",
     "log.rs",
     "part.rs",
     "prefix.rs",

@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use http::{HeaderName, Method};
 use twox_hash::XxHash64;
 use uuid::Uuid;
 
-use crate::balancer;
+use crate::balancer::{self, BodyAnswer, ReadBody};
 use crate::cookie::cookie_of;
 use crate::pattern::Pattern;
+use crate::trace::BodyQuestion;
 use crate::upstream::{AffinityPolicy, Cookie, Key, SessionKey};
 use crate::urlencoded;
 
@@ -26,8 +26,8 @@ pub(super) struct Facts<'a> {
     pub(super) query: Option<&'a str>,
     /// The regular expression that matched the path, if the route has one.
     pub(super) regex: Option<&'a Pattern>,
-    /// The start of the body, read ahead for a balancer that asks for it.
-    pub(super) body_start: Option<Bytes>,
+    /// The body, as far as it was read ahead for a balancer that asks about it.
+    pub(super) body: Option<ReadBody<'a>>,
 }
 
 /// The affinity of a request to an endpoint.
@@ -173,8 +173,19 @@ impl balancer::RequestFacts for Facts<'_> {
     }
 
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
-        let start = self.body_start.as_deref()?;
-        Some(start.get(..most).unwrap_or(start).into())
+        Some(self.body.as_ref()?.start(most).into())
+    }
+
+    fn of_body(&self, question: &BodyQuestion) -> Option<BodyAnswer> {
+        self.body.as_ref()?.answer(question)
+    }
+
+    fn prepare(&self, questions: &[BodyQuestion]) {
+        if let Some(body) = &self.body {
+            for question in questions {
+                body.answer(question);
+            }
+        }
     }
 }
 
@@ -197,7 +208,7 @@ mod tests {
             path: b"/users/42/x",
             query,
             regex: Some(&regex),
-            body_start: None,
+            body: None,
         };
         let cookie = Cookie {
             name: "c".into(),

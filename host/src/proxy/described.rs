@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::affinity::{Affinity, Facts};
 use crate::authority::Authority;
-use crate::balancer;
+use crate::balancer::{self, ReadBody};
 use crate::path;
 use crate::pattern::Pattern;
 use crate::router::{Arguments, Query, Route};
@@ -118,7 +118,7 @@ impl Described {
             path,
             query: self.target.query(),
             regex,
-            body_start: self.body.clone(),
+            body: (self.body.as_deref()).map(|body| ReadBody::new(body, false)),
         }
     }
 

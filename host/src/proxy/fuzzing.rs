@@ -146,7 +146,7 @@ fn affinity(parts: &Parts, path: &[u8], query: Option<&str>, regex: Option<&Patt
         path,
         query,
         regex,
-        body_start: None,
+        body: None,
     };
     let keys = [
         Key::Path,
@@ -282,7 +282,7 @@ pub fn cookies(input: &[u8]) {
         path: b"/",
         query: None,
         regex: None,
-        body_start: None,
+        body: None,
     };
     let policy = AffinityPolicy::Session(cookie(name), SessionKey::of_process());
     let affinity = Affinity::of(&policy, &facts);

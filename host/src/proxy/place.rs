@@ -12,7 +12,7 @@ use super::respond::Reject;
 use super::upload::Upload;
 use super::wire::{Destination, Secure};
 use super::{Inbound, Worker};
-use crate::balancer;
+use crate::balancer::{self, BODY_START, ReadBody};
 use crate::endpoint::{Endpoint, InFlight};
 use crate::router::Route;
 use crate::snapshot::{Service, Snapshot};
@@ -31,14 +31,17 @@ pub(super) fn service<'s>(snapshot: &'s Snapshot, route: &Route) -> Result<&'s S
     Ok(service)
 }
 
-/// Reads the part of the body that is needed before an endpoint is chosen. Returns the start of the
-/// body if the balancer asks for it.
+/// The part of a body that was read for the balancer, and whether there may be more of it.
+pub(super) type BodyPart = (Bytes, bool);
+
+/// Reads the part of the body that is needed before an endpoint is chosen. Returns the part that the
+/// balancer may ask about, if it asks about bodies.
 pub(super) async fn read_ahead(
     worker: &Worker,
     route: &Route,
     service: &Service,
     upload: &Upload,
-) -> Result<Option<Bytes>, Reject> {
+) -> Result<Option<BodyPart>, Reject> {
     if service.grpc {
         // A client may wait for messages of the server before it sends more.
         return Ok(None);
@@ -51,17 +54,22 @@ pub(super) async fn read_ahead(
         );
         upload.buffer(size, min_rate).await?;
     }
-    if service.upstream.balancer().reads_bodies() {
-        return Ok(Some(upload.start().await?));
-    }
-    Ok(None)
+    let balancer = service.upstream.balancer();
+    let most = if balancer.scans_bodies() {
+        service.upstream.policy().balancer_body_size()
+    } else if balancer.reads_bodies() {
+        BODY_START
+    } else {
+        return Ok(None);
+    };
+    upload.start(most).await.map(Some)
 }
 
 /// The facts of a request: hash keys are read from them, and balancers can query them.
 pub(super) fn facts<'a>(
     inbound: &'a Inbound<'_>,
     matched: &'a Matched<'_>,
-    body_start: Option<Bytes>,
+    body: Option<&'a BodyPart>,
 ) -> Facts<'a> {
     Facts {
         method: &inbound.parts.method,
@@ -71,7 +79,7 @@ pub(super) fn facts<'a>(
         path: matched.path(),
         query: matched.target.query(),
         regex: matched.regex,
-        body_start,
+        body: body.map(|(start, is_cut)| ReadBody::new(start, *is_cut)),
     }
 }
 

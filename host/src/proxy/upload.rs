@@ -18,7 +18,6 @@ use thiserror::Error;
 use super::head_size::HeadLimit;
 use super::headers::Hops;
 use super::respond::Reject;
-use crate::balancer::BODY_START;
 use crate::http1::trailers_passed_on;
 use crate::leftover::{self, PolledFrame};
 use crate::policy::answer::Answer;
@@ -342,15 +341,23 @@ impl Upload {
         self.since.get() + self.pace.patience()
     }
 
-    /// Reads ahead the start of the body that a balancer may see, before an endpoint gets the first
-    /// byte: at least [`BODY_START`] bytes, or the whole of a shorter body.
+    /// Reads ahead the start of the body that a balancer may ask about, before an endpoint gets the
+    /// first byte: `most` bytes, or the whole of a shorter body. Returns it, and whether there may be
+    /// more.
     ///
     /// # Errors
     /// The client does not send the body in time, or the body is malformed or longer than a policy
     /// allows.
-    pub(super) async fn start(&self) -> Result<Bytes, Reject> {
-        self.read_ahead(BODY_START as u64).await?;
-        Ok(self.read.borrow_mut().join())
+    pub(super) async fn start(&self, most: usize) -> Result<(Bytes, bool), Reject> {
+        self.read_ahead(most as u64).await?;
+        let mut read = self.read.borrow_mut();
+        let mut start = read.join();
+        let is_cut = match self.length() {
+            Some(length) => length > most as u64,
+            None => !read.ended || start.len() > most,
+        };
+        start.truncate(most);
+        Ok((start, is_cut))
     }
 
     /// Reads until at least `least` bytes are received, or the whole of a shorter body.

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use super::random::{Costs, Keys, Random, Stream, mix};
 use super::scenario::{Kind, Prompts};
-use crate::balancer::{BODY_START, RequestFacts};
+use crate::balancer::{BODY_MOST, BodyAnswer, ReadBody, RequestFacts};
+use crate::trace::BodyQuestion;
 
 /// Bytes of the text of a block: 16 tokens, as vLLM's blocks have by default, of 4 characters.
 const BLOCK: usize = 64;
@@ -185,9 +186,7 @@ impl RequestFacts for Prompt {
 
     fn header(&self, name: &str) -> Option<Cow<'_, str>> {
         if name.eq_ignore_ascii_case("content-length") {
-            let text =
-                self.blocks() as usize * BLOCK + self.tail as usize * BLOCK / TOKENS as usize;
-            return Some((HEAD.len() + text + END.len()).to_string().into());
+            return Some((HEAD.len() + self.text() + END.len()).to_string().into());
         }
         let known = name.eq_ignore_ascii_case("content-type");
         known.then(|| "application/json".into())
@@ -198,11 +197,34 @@ impl RequestFacts for Prompt {
     }
 
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
-        Some(self.body(most.min(BODY_START)).into())
+        Some(self.body(most).into())
+    }
+
+    fn of_body(&self, question: &BodyQuestion) -> Option<BodyAnswer> {
+        let text = self.text() as u64;
+        match question {
+            BodyQuestion::Length => {
+                let length = HEAD.len() as u64 + text + END.len() as u64;
+                Some(BodyAnswer::Length(length, false))
+            }
+            BodyQuestion::PromptLength => Some(BodyAnswer::Length(text, false)),
+            // The other members are the same for each prompt.
+            BodyQuestion::JsonField { pointer, .. } if pointer != "/prompt" => {
+                ReadBody::new(&[HEAD, END].concat(), false).answer(question)
+            }
+            BodyQuestion::JsonField { .. } | BodyQuestion::PrefixHashes { .. } => {
+                ReadBody::new(&self.body(BODY_MOST), false).answer(question)
+            }
+        }
     }
 }
 
 impl Prompt {
+    /// Bytes of its text.
+    fn text(&self) -> usize {
+        self.blocks() as usize * BLOCK + self.tail as usize * BLOCK / TOKENS as usize
+    }
+
     /// The first `most` bytes of its body, or all of it.
     fn body(&self, most: usize) -> Vec<u8> {
         let mut text = HEAD.to_vec();
@@ -284,6 +306,22 @@ mod tests {
         assert_eq!(text.len(), prompt.blocks() as usize * BLOCK);
         for most in [0, 10, 100, whole.len()] {
             assert_eq!(prompt.body(most), whole[..most]);
+        }
+        // What is known without the body is what a gateway finds in it.
+        let read = ReadBody::new(&whole, false);
+        let field = |pointer: &str| BodyQuestion::JsonField {
+            pointer: pointer.into(),
+            most: 99,
+        };
+        for question in [
+            BodyQuestion::Length,
+            BodyQuestion::PromptLength,
+            field("/max_tokens"),
+            field("/prompt"),
+            field("/n"),
+            BodyQuestion::PrefixHashes { block: 64, most: 9 },
+        ] {
+            assert_eq!(prompt.of_body(&question), read.answer(&question));
         }
     }
 }

@@ -3,8 +3,8 @@
 use thiserror::Error;
 
 use super::{
-    Answer, Asked, AskedOfEndpoint, EndpointFact, Event, Fact, Header, MAGIC, MAGIC_OF_1_4,
-    MAGIC_WITH_FACTS, Pick, Row, tag,
+    Answer, Asked, AskedOfEndpoint, BodyQuestion, EndpointFact, Event, Fact, Header, MAGIC,
+    MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, Row, tag,
 };
 
 /// Most endpoints of a table, and most values of a pick, that are accepted as valid.
@@ -240,6 +240,9 @@ impl<'a> Reader<'a> {
             tag::HEADER => Asked::Header(self.text()?),
             tag::CLIENT => Asked::Client,
             tag::BODY_START => Asked::BodyStart(self.u32()?),
+            body if self.header.contract_1_4 => {
+                Asked::Body(self.body_question(body)?.ok_or_else(damaged)?)
+            }
             _ => return Err(damaged()),
         };
         let answer = match self.byte()? {
@@ -248,6 +251,23 @@ impl<'a> Reader<'a> {
             _ => return Err(damaged()),
         };
         Ok(Fact { asked, answer })
+    }
+
+    /// The question about a body that has this tag; none if the tag is unknown.
+    fn body_question(&mut self, tag: u8) -> Result<Option<BodyQuestion>, Error> {
+        Ok(Some(match tag {
+            tag::BODY_LENGTH => BodyQuestion::Length,
+            tag::PROMPT_LENGTH => BodyQuestion::PromptLength,
+            tag::JSON_FIELD => BodyQuestion::JsonField {
+                pointer: self.text()?,
+                most: self.u32()?,
+            },
+            tag::PREFIX_HASHES => BodyQuestion::PrefixHashes {
+                block: self.u32()?,
+                most: self.u32()?,
+            },
+            _ => return Ok(None),
+        }))
     }
 
     fn endpoint_fact(&mut self) -> Result<EndpointFact, Error> {

@@ -26,6 +26,12 @@ fn fact() -> impl Strategy<Value = Fact> {
         ".{0,5}".prop_map(Asked::Header),
         Just(Asked::Client),
         any::<u32>().prop_map(Asked::BodyStart),
+        Just(Asked::Body(BodyQuestion::Length)),
+        Just(Asked::Body(BodyQuestion::PromptLength)),
+        (".{0,5}", any::<u32>())
+            .prop_map(|(pointer, most)| Asked::Body(BodyQuestion::JsonField { pointer, most })),
+        any::<(u32, u32)>()
+            .prop_map(|(block, most)| Asked::Body(BodyQuestion::PrefixHashes { block, most })),
     ];
     let answer = prop::option::of(prop::collection::vec(any::<u8>(), 0..5));
     (asked, answer).prop_map(|(asked, answer)| Fact { asked, answer })

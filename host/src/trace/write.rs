@@ -3,8 +3,8 @@
 use foldhash::{HashMap, HashMapExt};
 
 use super::{
-    Answer, Asked, AskedOfEndpoint, EndpointFact, Event, Fact, Header, MAGIC, MAGIC_OF_1_4,
-    MAGIC_WITH_FACTS, Pick, Row, tag,
+    Answer, Asked, AskedOfEndpoint, BodyQuestion, EndpointFact, Event, Fact, Header, MAGIC,
+    MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, Row, tag,
 };
 
 /// Most picks whose outcome is awaited. When there are more, the older ones are taken to have none.
@@ -250,6 +250,7 @@ impl Writer {
                 part(&mut self.bytes, name.as_bytes());
             }
             Asked::Client => self.bytes.push(tag::CLIENT),
+            Asked::Body(question) => self.body_question(question),
             Asked::BodyStart(most) => {
                 self.bytes.push(tag::BODY_START);
                 varint(&mut self.bytes, (*most).into());
@@ -260,6 +261,23 @@ impl Writer {
             Some(answer) => {
                 self.bytes.push(1);
                 part(&mut self.bytes, answer);
+            }
+        }
+    }
+
+    fn body_question(&mut self, question: &BodyQuestion) {
+        match question {
+            BodyQuestion::Length => self.bytes.push(tag::BODY_LENGTH),
+            BodyQuestion::PromptLength => self.bytes.push(tag::PROMPT_LENGTH),
+            BodyQuestion::JsonField { pointer, most } => {
+                self.bytes.push(tag::JSON_FIELD);
+                part(&mut self.bytes, pointer.as_bytes());
+                varint(&mut self.bytes, (*most).into());
+            }
+            BodyQuestion::PrefixHashes { block, most } => {
+                self.bytes.push(tag::PREFIX_HASHES);
+                varint(&mut self.bytes, (*block).into());
+                varint(&mut self.bytes, (*most).into());
             }
         }
     }

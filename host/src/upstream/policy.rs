@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use super::affinity::AffinityPolicy;
 use super::session::SessionKey;
 use crate::authority::Authority;
+use crate::balancer::{BODY_MOST, BODY_USUAL};
 use crate::endpoint::health::{Report, Thresholds};
 use crate::entity::upstream as entity;
 use crate::listener::ProxyVersion;
@@ -256,6 +257,12 @@ impl Policy {
     /// their `Host`.
     pub(crate) fn server_name(&self) -> Option<&ServerName<'static>> {
         self.server_name.as_ref()
+    }
+
+    /// Bytes of a body that are read for a balancer that asks about them.
+    pub(crate) fn balancer_body_size(&self) -> usize {
+        let size = self.extension.balancer_body_size;
+        size.map_or(BODY_USUAL, |kib| (kib as usize * 1024).min(BODY_MOST))
     }
 
     /// The header of the PROXY protocol that connections to targets begin with.

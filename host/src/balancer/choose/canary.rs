@@ -113,9 +113,10 @@ impl Balancer {
         self.shared.load(Ordering::Relaxed) && self.canary.read().as_ref().is_some_and(wants)
     }
 
-    pub(super) fn canary_reads_bodies(&self) -> bool {
-        let reads = |other: &Arc<CanaryBalancer>| other.balancer.reads_bodies();
-        self.shared.load(Ordering::Relaxed) && self.canary.read().as_ref().is_some_and(reads)
+    /// Whether there is a canary of which this is true.
+    pub(super) fn canary_any(&self, is: impl Fn(&Balancer) -> bool) -> bool {
+        let is = |other: &Arc<CanaryBalancer>| is(&other.balancer);
+        self.shared.load(Ordering::Relaxed) && self.canary.read().as_ref().is_some_and(is)
     }
 
     /// Determines the side of the request, and has the version of that side choose.

@@ -91,8 +91,13 @@ impl Balancer {
                 inner.lose_state(&self.upstream, SLOW.into());
             }
             self.interests.reset(&inner.plugin.columns);
-            let reads_bodies = inner.plugin.reads_bodies;
-            self.reads_bodies.store(reads_bodies, Ordering::Relaxed);
+            let plugin = &inner.plugin;
+            for (flag, value) in [
+                (&self.reads_bodies, plugin.reads_bodies),
+                (&self.scans_bodies, plugin.scans_bodies),
+            ] {
+                flag.store(value, Ordering::Relaxed);
+            }
             match (instance, &mut old) {
                 (Some(Ok(new)), Slot::Running(old)) => {
                     self.install(&mut inner, new, old, &predecessor)

@@ -123,6 +123,8 @@ pub struct Extension {
     pub balancer_config: Option<Value>,
     /// Digest of the balancer's version that serves; none for the active one.
     pub balancer_version: Option<String>,
+    /// KiB of a request's body that the balancer may ask about; none for the usual number.
+    pub balancer_body_size: Option<u32>,
     /// Limits of the balancer, where they are below the gateway's settings.
     pub balancer_limits: BalancerLimits,
     /// A second balancer that decides in parallel with the first, without effect.
