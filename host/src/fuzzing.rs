@@ -2,7 +2,7 @@
 //! and panics if a property does not hold. The tests run it on every stored input.
 
 pub use crate::admin::fuzzing::{form, signature};
-pub use crate::balancer::fuzzing::component;
+pub use crate::balancer::fuzzing::{component, json_scan};
 pub use crate::declarative::fuzzing::{declarative, nginx};
 pub use crate::expression::fuzzing::expression;
 pub use crate::http1::fuzzing::{request_body, response};
@@ -49,12 +49,13 @@ mod tests {
     #[test]
     fn every_stored_input_keeps_the_properties() {
         type Target = (&'static str, fn(&[u8]));
-        let targets: [Target; 14] = [
+        let targets: [Target; 15] = [
             ("request_head", request_head),
             ("response", response),
             ("form", form),
             ("cookies", cookies),
             ("signature", signature),
+            ("json_scan", json_scan),
             ("declarative", declarative),
             ("request_body", request_body),
             ("router", router),
