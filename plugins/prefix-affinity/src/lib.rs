@@ -1,13 +1,9 @@
 //! Prefix affinity: a request goes to an endpoint that probably has its prefix in its cache, unless
 //! that endpoint has too much load. See README.md.
 
-use guest_sdk::prefix::{HOLDERS, Memory, Prompt, of_path};
+use guest_sdk::prefix::{HOLDERS, Memory, of_path, thinned};
 use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request, facts};
 use serde::Deserialize;
-
-/// The number of bytes that are read of a body in addition to the prompt, for members before it:
-/// names, numbers, tools.
-const HEAD: usize = 4 << 10;
 
 /// The search for a fit endpoint with a matching prefix stops after this many that are not fit.
 const ASKED: usize = 2 * HOLDERS;
@@ -53,7 +49,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             block_size: 64,
-            max_blocks: 256,
+            max_blocks: 4096,
             capacity: 131_072,
             balance_factor: 1.5,
             max_queue: 20,
@@ -71,7 +67,7 @@ impl Balancer for PrefixAffinity {
                 "description": "Bytes of a block of a prompt; as many as a block of the servers' caches has, or less"
             },
             "max_blocks": {
-                "type": "integer", "minimum": 1, "maximum": 4096, "default": 256,
+                "type": "integer", "minimum": 1, "maximum": 16384, "default": 4096,
                 "description": "Blocks of a request, or segments of a path, that are compared at most"
             },
             "capacity": {
@@ -154,15 +150,13 @@ impl PrefixAffinity {
     /// prompt nor a path.
     fn beginnings(&self) -> Vec<u64> {
         let (size, most) = (self.options.block_size, self.options.max_blocks);
-        let wanted = (size * most + HEAD).min(facts::BODY_START as usize);
-        let body = facts::body_start(wanted as u32);
-        if let Some(prompt) = body.as_deref().and_then(Prompt::of) {
-            return prompt.hashes(size, most);
+        if let Some(hashes) = facts::prefix_hashes(size as u32, most as u32) {
+            return thinned(hashes);
         }
         let Some(path) = facts::path() else {
             return Vec::new();
         };
-        of_path(&path, facts::query().as_deref(), most)
+        thinned(of_path(&path, facts::query().as_deref(), most))
     }
 
     /// Of the endpoints that have a prefix of the request and are fit, those with the longest

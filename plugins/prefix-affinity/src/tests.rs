@@ -123,6 +123,30 @@ fn the_endpoint_with_the_longest_match_is_picked() {
 }
 
 #[test]
+fn long_prompts_are_compared_beyond_their_first_16_kib() {
+    let mut seat = Seat::new("{}", &[1; 2]);
+    // They differ after 100 KiB, and behind them there are other members.
+    let asking = |letter: &str, more: usize| {
+        let said = format!("{}{}", blocks("s", 1600), blocks(letter, 100 + more));
+        let body = format!(r#"{{"messages": [{{"role": "user", "content": "{said}"}}], "n": 1}}"#);
+        Given::new("POST", "/v1/chat/completions").with_body(body.as_bytes())
+    };
+    let first = seat.pick(&asking("a", 0));
+    // The first endpoint is busy, so the other one gets the next conversation.
+    seat.in_flight[first] = 5;
+    let other = seat.pick(&asking("b", 0));
+    assert_eq!(other, 1 - first);
+    seat.in_flight = vec![1, 1];
+    for turn in 1..10 {
+        assert_eq!(seat.pick(&asking("a", turn)), first);
+        assert_eq!(seat.pick(&asking("b", turn)), other);
+    }
+    // A mebibyte is a bounded number of pairs.
+    seat.pick(&asking("c", 15_000));
+    assert!(seat.balancer.index.pairs().count() < 2000);
+}
+
+#[test]
 fn a_prompt_without_a_whole_block_has_no_affinity() {
     let mut seat = Seat::new("{}", &[1; 8]);
     let places: std::collections::BTreeSet<usize> = (0..50).map(|_| seat.ask("Say hi")).collect();

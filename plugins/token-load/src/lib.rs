@@ -1,13 +1,16 @@
 //! Token load: a request goes to the endpoint that has the fewest tokens to compute, with those of
 //! the request that are not in its cache. See README.md.
 
-use guest_sdk::prefix::{Memory, Prompt};
+use guest_sdk::prefix::{Memory, blocks_of, thinned};
 use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request, Weighted, facts};
 use serde::Deserialize;
 
-/// The maximum number of blocks that are compared: all that fit into the part of a body that is
-/// known, if blocks have the default size.
-const BLOCKS: usize = 256;
+/// The members of a body that limit the tokens of the answer.
+const LIMITS: [&str; 3] = [
+    "/max_tokens",
+    "/max_completion_tokens",
+    "/max_output_tokens",
+];
 
 /// Places requests by tokens.
 #[derive(Debug, Default)]
@@ -140,33 +143,27 @@ impl TokenLoad {
         let options = &self.options;
         let header = options.tokens_header.as_deref();
         let told = header.and_then(|name| facts::header(name)?.trim().parse().ok());
-        let body = facts::body_start(facts::BODY_START).unwrap_or_default();
-        let tokens = |bytes: usize| (bytes as f64 / options.bytes_per_token).ceil() as u32;
-        let Some(prompt) = Prompt::of(&body) else {
+        let tokens = |bytes: u64| (bytes as f64 / options.bytes_per_token).ceil() as u32;
+        let Some((bytes, is_cut)) = facts::prompt_length() else {
             // All of another body counts.
+            let all = || facts::body_length().map_or(0, |(seen, _)| seen + unseen());
             return Asked {
-                prompt: told.unwrap_or_else(|| tokens(body.len() + unseen(body.len()))),
+                prompt: told.unwrap_or_else(|| tokens(all())),
                 answer: options.answer_tokens,
                 hashes: Vec::new(),
             };
         };
-        let estimated = || {
-            let cut = if prompt.is_cut() {
-                unseen(body.len())
-            } else {
-                0
-            };
-            tokens(prompt.text.len() + cut)
-        };
-        let limit = prompt.answer_limit().unwrap_or(u32::MAX);
+        let estimated = || tokens(bytes + if is_cut { unseen() } else { 0 });
+        let mut limits = LIMITS.iter().filter_map(|name| facts::json_field(name, 16));
+        let limit = limits.find_map(|limit| limit.parse().ok());
         let hashes = match options.capacity {
-            0 => Vec::new(),
-            _ => prompt.hashes(options.block_size, BLOCKS),
+            0 => None,
+            _ => facts::prefix_hashes(options.block_size as u32, facts::HASHES),
         };
         Asked {
             prompt: told.unwrap_or_else(estimated),
-            answer: options.answer_tokens.min(limit),
-            hashes,
+            answer: options.answer_tokens.min(limit.unwrap_or(u32::MAX)),
+            hashes: hashes.map_or_else(Vec::new, thinned),
         }
     }
 
@@ -226,21 +223,22 @@ impl TokenLoad {
 
     /// The tokens of a prompt that an endpoint has to compute.
     fn missing(&self, asked: &Asked, hashes: &[u64], position: usize) -> u32 {
-        let bytes = self.memory.known(hashes, position) * self.options.block_size;
+        let known = blocks_of(self.memory.known(hashes, position));
+        let bytes = known * self.options.block_size;
         let cached = (bytes as f64 / self.options.bytes_per_token) as u32;
         // The last one is computed in any case, because the answer begins with it.
         asked.prompt.saturating_sub(cached).max(1)
     }
 }
 
-/// The bytes of the body after the first `seen` ones, as far as its length is known.
-fn unseen(seen: usize) -> usize {
-    if seen < facts::BODY_START as usize {
+/// The bytes of the body after the part that is known, as far as its length is known.
+fn unseen() -> u64 {
+    let Some((seen, true)) = facts::body_length() else {
         return 0;
-    }
+    };
     let length = facts::header("content-length");
-    let length: Option<usize> = length.and_then(|length| length.parse().ok());
-    length.unwrap_or(seen).saturating_sub(seen)
+    let length: Option<u64> = length.and_then(|length| length.parse().ok());
+    length.map_or(0, |length| length.saturating_sub(seen))
 }
 
 guest_sdk::export!(TokenLoad, weighted);

@@ -124,6 +124,19 @@ fn what_an_endpoint_has_cached_need_not_be_computed_there() {
 }
 
 #[test]
+fn long_prompts_are_cached_as_far_as_they_are_known() {
+    let mut upstream = Upstream::new("{}", &[1; 6]);
+    // 256 KiB are 65,536 tokens.
+    let first = upstream.place(&asking(&blocks("a", 4096)));
+    assert_eq!(first.first_byte, 65_536);
+    let pick = upstream.place(&asking(&blocks("a", 4106)));
+    // The next prefix after that has 64 blocks more.
+    assert_eq!((pick.position, pick.first_byte), (first.position, 160));
+    let half = format!("{}{}", blocks("a", 2048), blocks("b", 2048));
+    assert_eq!(upstream.place(&asking(&half)).first_byte, 32_768);
+}
+
+#[test]
 fn of_many_endpoints_those_with_the_prefix_are_compared_too() {
     let mut upstream = Upstream::new(r#"{"choices": 2}"#, &[1; 1000]);
     let first = upstream.place(&asking(&blocks("a", 100)));
@@ -151,10 +164,20 @@ fn tokens_are_estimated_from_what_is_known_of_a_body() {
         cost(&body(br#"{"prompt":"12345678","max_tokens":5000}"#)),
         (2, 256)
     );
-    // Beyond the part that the gateway passes on, the length of the body counts.
+    // A long prompt, and what is behind it.
     let long = format!(r#"{{"prompt":"{}"}}"#, "x".repeat(80_000));
-    let chunked = body(long.as_bytes());
+    assert_eq!(cost(&body(long.as_bytes())), (20_000, 256));
+    let limited = format!(r#"{},"max_output_tokens":7}}"#, &long[..long.len() - 1]);
+    assert_eq!(cost(&body(limited.as_bytes())), (20_000, 7));
+    // Beyond the part that the gateway has read, the length of the body counts.
+    let chunked = body(long.as_bytes()).with_known_body(16_384);
     assert_eq!(cost(&chunked), (4094, 256));
+    let form = body(&[b'x'; 4000]).with_known_body(1000);
+    assert_eq!(cost(&form), (250, 256));
+    assert_eq!(
+        cost(&form.with_header("content-length", "4000")),
+        (1000, 256)
+    );
     let sized = chunked.with_header("Content-Length", &long.len().to_string());
     assert_eq!(cost(&sized), (20_001, 256));
     // What a policy or a client says is better than an estimate.
