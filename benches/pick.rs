@@ -1,6 +1,6 @@
 //! The cost of a pick: of the round robin that ships, as a component and compiled in; of every
 //! balancer that ships, with few and with many endpoints; of a change of the table; and of a prompt
-//! that is compared with others.
+//! that is compared with others; and of the scan of a long prompt.
 //!
 //!     cargo bench --profile dist -p pointsman-benches --bench pick
 //!
@@ -22,9 +22,10 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use guest_sdk::{Balancer as _, Endpoints};
 use parking_lot::Mutex;
 use pointsman::balancer::{
-    Balancer, Engine, PickRequest, RequestFacts, SHIPPED, Settings, Shipped,
+    Balancer, BodyAnswer, Engine, PickRequest, ReadBody, RequestFacts, SHIPPED, Settings, Shipped,
 };
 use pointsman::endpoint::{Endpoint, InFlight};
+use pointsman::trace::BodyQuestion;
 use round_robin::RoundRobin;
 
 fn table(length: u64) -> Arc<[Arc<Endpoint>]> {
@@ -235,7 +236,7 @@ impl RequestFacts for Completion {
 /// Prompts of 64 conversations in turn, all of which the balancer has seen.
 fn prompts(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("prompt");
-    for bytes in [256, 1 << 10, 4 << 10, 16 << 10] {
+    for bytes in [256, 1 << 10, 4 << 10, 16 << 10, 256 << 10] {
         let loaded = loaded("prefix-affinity");
         loaded.balancer.set_endpoints(table(100));
         let asked: Vec<Completion> = (0..64).map(|n| Completion::new(n, bytes)).collect();
@@ -265,5 +266,41 @@ fn prompts(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, round_robin, shipped, changes, prompts);
+/// What `token-load` asks of a chat of 256 KiB: prose, and code, which has an escape in each line.
+fn scans(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("scan");
+    for (name, line) in [
+        (
+            "prose",
+            "It was said in the conversation before, and it is said here again. ",
+        ),
+        ("code", r#"    println!(\"{name}: {scanned} of {all}\");\n"#),
+    ] {
+        let said = line.repeat((256 << 10) / line.len());
+        let head = r#"{"model":"m","messages":[{"role":"user","content":""#;
+        let body = format!("{head}{said}\"}}],\"max_tokens\":7}}");
+        let questions = [
+            BodyQuestion::PromptLength,
+            BodyQuestion::JsonField {
+                pointer: "/max_tokens".into(),
+                most: 16,
+            },
+            BodyQuestion::PrefixHashes {
+                block: 64,
+                most: 4096,
+            },
+        ];
+        group.bench_function(BenchmarkId::new(name, said.len()), |b| {
+            b.iter(|| {
+                let body = ReadBody::new(black_box(body.as_bytes()), false);
+                questions.each_ref().map(|question| body.answer(question))
+            });
+        });
+        let limit = ReadBody::new(body.as_bytes(), false).answer(&questions[1]);
+        assert_eq!(limit, Some(BodyAnswer::Text("7".into())));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, round_robin, shipped, changes, prompts, scans);
 criterion_main!(benches);
