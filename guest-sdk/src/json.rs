@@ -105,10 +105,14 @@ impl<'a> Iterator for Members<'a> {
     type Item = Member<'a>;
 
     fn next(&mut self) -> Option<Member<'a>> {
-        let (key, text) = self.key()?;
-        let (value, rest) = value(text)?;
+        let read = self.key().and_then(|(key, text)| {
+            let (value, rest) = value(text)?;
+            Some((Member { key, value }, rest))
+        });
+        // Nothing follows what cannot be read.
+        let (member, rest) = read.map_or((None, &[][..]), |(member, rest)| (Some(member), rest));
         self.rest = rest;
-        Some(Member { key, value })
+        member
     }
 }
 
@@ -379,6 +383,16 @@ mod tests {
         assert_eq!(at(r#"{"a":"x","b"#, "/b", 100), None);
         let value = find(b"{\"a\":\"", "/a");
         assert!(value.is_some_and(|value| value.is_cut && value.inside().is_empty()));
+    }
+
+    #[test]
+    fn no_member_follows_one_that_cannot_be_read() {
+        for document in [r#"{,"a":1}"#, r#"{"b":1 "c":2,"a":1}"#, r#"{"b":,"a":1}"#] {
+            let mut members = Members::of(document.as_bytes()).unwrap();
+            assert!(members.by_ref().all(|member| !member.has_key("a")));
+            assert_eq!(members.next(), None, "{document}");
+            assert_eq!(at(document, "/a", 9), None);
+        }
     }
 
     #[test]
