@@ -168,7 +168,7 @@ impl<T: Default> Zones<T> {
         let mut positions = 0..endpoints.len();
         let is_there =
             positions.any(|position| endpoints.label(position, key).as_ref() == Some(value));
-        let is_missing = !is_there && endpoints.len() > 0;
+        let is_missing = !is_there && !endpoints.is_empty();
         is_missing.then(|| match value.as_str() {
             "" => key.clone(),
             value => format!("{key}:{value}"),
