@@ -93,6 +93,7 @@ mod metrics;
 mod oci;
 mod openapi;
 mod openmetrics;
+mod outcomes;
 mod outliers;
 mod page;
 mod page_http;

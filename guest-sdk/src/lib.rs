@@ -58,6 +58,7 @@
 //!   and not requests.
 //! - [`prefix`]: prompts in bodies, and which endpoints had their beginnings lately.
 //! - [`refuse`]: the status and `Retry-After` with which a request is refused.
+//! - [`Balancer::try_ended`] and [`tag`]: what came of each pick, for balancers that learn from it.
 //! - [`tries`]: what came of the earlier tries of a request, for its retries.
 //! - [`log`]: log lines for operators, with [`info!`] and similar macros.
 //! - [`Balancer::save`] and [`Balancer::restore`]: a balancer keeps what it has learnt through an
@@ -68,6 +69,7 @@ mod endpoints;
 pub mod facts;
 pub mod json;
 pub mod log;
+mod outcome;
 mod part;
 pub mod prefix;
 mod prefix_index;
@@ -80,6 +82,7 @@ mod zones;
 
 pub use draw::{Entropy, Lottery, mix};
 pub use endpoints::{Column, Endpoints};
+pub use outcome::{Ended, Why, last_tag, tag};
 pub use refusal::{last_refusal, refuse};
 pub use weighted::Weighted;
 pub use zones::Zones;
@@ -134,6 +137,14 @@ pub trait Balancer: Default {
         self.pick(request, endpoints).map(Weighted::from)
     }
 
+    /// Hears of a try of one of its picks that has ended. The gateway calls it for a balancer that is
+    /// exported with `export!(Type, outcomes)`, between picks, in the order in which tries end; since
+    /// 1.4 of the contract.
+    ///
+    /// Each pick that has returned a position is heard of once, unless too many wait. So what is kept
+    /// for each tag needs a bound.
+    fn try_ended(&mut self, _ended: &Ended) {}
+
     /// Returns the state for the next version of this balancer, or for the same version with other
     /// settings. Called after the last pick. The default returns no bytes, which means no state.
     ///
@@ -174,11 +185,13 @@ impl Default for Request {
 /// The component has the name and the version of the package. On targets other than WebAssembly
 /// there is nothing to export, and the macro only checks the type, so that tests run natively.
 ///
-/// `export!(Type, weighted)` exports a balancer with [`Balancer::pick_weighted`].
+/// `export!(Type, weighted)` exports a balancer with [`Balancer::pick_weighted`], and
+/// `export!(Type, outcomes)` one with [`Balancer::try_ended`]. A balancer may have both:
+/// `export!(Type, weighted, outcomes)`.
 #[macro_export]
 #[rustfmt::skip] // It cannot parse the last line of the component's block.
 macro_rules! export {
-    ($balancer:ty $(, $weighted:ident)?) => {
+    ($balancer:ty $(, $part:ident)*) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
             ::std::thread_local! {
@@ -221,27 +234,44 @@ macro_rules! export {
                     SLOT.with_borrow_mut(|slot| slot.pick_by_load(&request, load))
                 }
             }
-            $(
-                impl $crate::__private::$weighted::Guest for Component {
-                    fn pick_weighted(
-                        entropy: u64,
-                        now: u64,
-                        affinity: ::std::option::Option<u64>,
-                        attempt: u32,
-                        load: ::std::vec::Vec<u32>,
-                    ) -> ::std::option::Option<$crate::__private::$weighted::Weighted> {
-                        let request = $crate::Request { entropy, now, affinity, attempt };
-                        SLOT.with_borrow_mut(|slot| slot.pick_weighted(&request, load))
-                    }
-                }
-                $crate::__private::$weighted::export!(
-                    Component with_types_in $crate::bindings_of_work
-                );
-            )?
+            $($crate::__export_part!($part, Component, SLOT);)*
             $crate::__private::export!(Component with_types_in $crate::bindings);
         };
         #[cfg(not(target_family = "wasm"))]
         const _: fn() -> $balancer = $crate::__private::new::<$balancer>;
+    };
+}
+
+/// An interface that a balancer exports if [`export!`] names it.
+#[doc(hidden)]
+#[macro_export]
+#[rustfmt::skip] // As above.
+macro_rules! __export_part {
+    (weighted, $component:ident, $slot:ident) => {
+        impl $crate::__private::weighted::Guest for $component {
+            fn pick_weighted(
+                entropy: u64,
+                now: u64,
+                affinity: ::std::option::Option<u64>,
+                attempt: u32,
+                load: ::std::vec::Vec<u32>,
+            ) -> ::std::option::Option<$crate::__private::weighted::Weighted> {
+                let request = $crate::Request { entropy, now, affinity, attempt };
+                $slot.with_borrow_mut(|slot| slot.pick_weighted(&request, load))
+            }
+        }
+        $crate::__private::weighted::export!($component with_types_in $crate::bindings_of_work);
+    };
+    (outcomes, $component:ident, $slot:ident) => {
+        impl $crate::__private::outcomes::Guest for $component {
+            fn try_ended(ended: $crate::__private::outcomes::Ended) {
+                $slot.with_borrow_mut(|slot| slot.try_ended(ended))
+            }
+        }
+        $crate::__private::outcomes::export!($component with_types_in $crate::bindings_of_outcome);
+    };
+    ($other:ident, $component:ident, $slot:ident) => {
+        ::std::compile_error!("a balancer can be exported as `weighted` and with `outcomes`");
     };
 }
 
@@ -282,6 +312,22 @@ pub mod bindings_of_work {
     });
 }
 
+#[doc(hidden)]
+#[allow(
+    unsafe_code,
+    reason = "generated: the component model's memory interface"
+)]
+#[allow(missing_docs, unreachable_pub, reason = "generated: hidden")]
+pub mod bindings_of_outcome {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "hearing",
+        pub_export_macro: true,
+        export_macro_name: "__export_outcome",
+        runtime_path: "wit_bindgen::rt",
+    });
+}
+
 /// What [`export!`] expands to. Not part of the public interface.
 #[doc(hidden)]
 pub mod __private {
@@ -293,7 +339,12 @@ pub mod __private {
         pub use crate::bindings_of_work::__export_work as export;
         pub use crate::bindings_of_work::exports::pointsman::balancer::work::{Guest, Weighted};
     }
-    use crate::{Balancer, Endpoint, Endpoints, Request};
+    /// What `export!(Type, outcomes)` expands to as well.
+    pub mod outcomes {
+        pub use crate::bindings_of_outcome::__export_outcome as export;
+        pub use crate::bindings_of_outcome::exports::pointsman::balancer::outcome::{Ended, Guest};
+    }
+    use crate::{Balancer, Ended, Endpoint, Endpoints, Request, Why};
 
     pub fn new<B: Balancer>() -> B {
         B::default()
@@ -361,6 +412,20 @@ pub mod __private {
                 first_byte: pick.first_byte,
                 rest: pick.rest,
             })
+        }
+
+        pub fn try_ended(&mut self, ended: outcomes::Ended) {
+            self.balancer.try_ended(&Ended {
+                endpoint: ended.endpoint,
+                tag: ended.tag,
+                now: ended.now,
+                status: ended.status,
+                retry_after: ended.retry_after,
+                first_byte: ended.first_byte,
+                took: ended.took,
+                bytes: ended.bytes,
+                why: Why::named(&ended.why),
+            });
         }
 
         pub fn save(&self) -> Vec<u8> {

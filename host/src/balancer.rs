@@ -29,6 +29,7 @@ mod instance;
 mod limits;
 mod note;
 mod notes;
+mod outcomes;
 mod plugin;
 mod request;
 mod rerun;

@@ -5,6 +5,7 @@
 
 mod changes;
 mod ejection;
+mod ended;
 pub(crate) mod health;
 mod in_flight;
 mod labels;
@@ -30,6 +31,7 @@ use crate::entity::upstream;
 use changes::Board;
 pub use changes::Changes;
 use ejection::Ejection;
+pub use ended::{EndReason, EndedTry, TryListener, TryNotes};
 use health::Health;
 pub use in_flight::InFlight;
 pub(crate) use in_flight::Places;

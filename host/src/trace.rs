@@ -69,6 +69,14 @@ pub enum Event {
     },
     /// A pick.
     Pick(Pick),
+    /// An instance was told of a try that has ended. `heard` has the answers to what it asked
+    /// meanwhile.
+    Ended {
+        /// The try.
+        ended: Ended,
+        /// Answers of the import `load`.
+        heard: Vec<u64>,
+    },
     /// The outcome of a pick.
     Outcome {
         /// The number of the pick, counted from 0.
@@ -100,10 +108,40 @@ pub struct Pick {
     pub facts: Vec<Fact>,
     /// The balancer's answer.
     pub answer: Answer,
+    /// The tag that it gave, if it hears of its tries; 0 for none.
+    pub tag: u64,
     /// The position that the request was sent to; it differs from the answer if the request had
     /// already been tried there. None if it was sent nowhere.
     pub chosen: Option<u32>,
 }
+
+/// A try that has ended, as the balancer was told. Times are in microseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Id of the endpoint.
+    pub endpoint: u64,
+    /// The tag of the pick.
+    pub tag: u64,
+    /// When it ended, on the clock of the gateway.
+    pub now: u64,
+    /// Status of the response.
+    pub status: Option<u16>,
+    /// Seconds to wait, as the response asks.
+    pub retry_after: Option<u32>,
+    /// From the pick to the first byte of the body.
+    pub first_byte: Option<u64>,
+    /// From the pick to the end.
+    pub took: u64,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// Why it ended: one of [`REASONS`].
+    pub why: &'static str,
+}
+
+/// Why tries end, in the order of their numbers in a trace.
+pub const REASONS: [&str; 7] = [
+    "complete", "retried", "client", "broken", "timeout", "drained", "unsent",
+];
 
 /// A question about a request, and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,6 +277,7 @@ mod tag {
     pub(super) const OUTCOME: u8 = 4;
     /// Facts of the endpoints of the table that comes next.
     pub(super) const ENDPOINT_FACTS: u8 = 5;
+    pub(super) const ENDED: u8 = 6;
 
     // Questions of a pick.
     pub(super) const METHOD: u8 = 0;

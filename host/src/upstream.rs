@@ -89,7 +89,7 @@ impl Upstream {
         memory: &Arc<Memory>,
         probing: &tokio::runtime::Handle,
     ) -> Self {
-        let balancer = Arc::new(balancer);
+        let balancer = balancer.shared();
         let places = Arc::<Places>::default();
         let members = Arc::new(Members::new(
             name,

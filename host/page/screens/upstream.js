@@ -226,6 +226,12 @@ export function upstream([name], { signal, state }) {
       ["Time of a pick", `${ns(balancer.pick_ns)} on average, 99 % within ${ns(balancer.pick_p99_ns)}`],
       ["Picks by the gateway", list(kinds, "none")],
       ["Refused by the balancer", number(counters.refused)],
+      [
+        "Ended tries that it was told of",
+        counters.outcomes_dropped > 0
+          ? `${number(counters.outcomes)}, and ${number(counters.outcomes_dropped)} dropped`
+          : number(counters.outcomes),
+      ],
       ["Faults", list(faults, "none")],
       ["Last fault", counters.last_fault ?? "none"],
       ["Quarantine", quarantine ? `for another ${seconds(counters.quarantine)}` : "no"],

@@ -129,10 +129,14 @@ async fn explain(
     let cut_short = said.len() < entropies.len();
     let answers = entropies.iter().zip(&said).map(|(entropy, said)| {
         let mut answer = match said {
-            Said::Position(position, cost) => match table.get(*position) {
-                Some(endpoint) => placed(endpoint, *cost),
-                None => json!({}),
-            },
+            Said::Position(position, cost, tag) => {
+                let placed = |endpoint: &Arc<endpoint::Endpoint>| placed(endpoint, *cost);
+                let mut answer = table.get(*position).map_or_else(|| json!({}), placed);
+                if *tag != 0 {
+                    answer["tag"] = exact(*tag);
+                }
+                answer
+            }
             Said::Refused(None) => json!({ "refused": true }),
             Said::Refused(Some(refusal)) => json!({
                 "refused": true,

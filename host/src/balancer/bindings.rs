@@ -8,7 +8,7 @@ wasmtime::component::bindgen!({
 
 pub(super) use self::exports::pointsman::balancer::policy::{Description, Endpoint, Request};
 pub(super) use self::pointsman::balancer::{
-    body_facts, endpoint_facts, load, log, refusal, request_facts, tries,
+    body_facts, endpoint_facts, load, log, outcome_tag, refusal, request_facts, tries,
 };
 
 /// What a plugin may export beside `policy`. It has a world of its own, because it is optional.
@@ -35,5 +35,21 @@ mod weighing {
     });
 }
 
+/// The same of tries that have ended.
+mod hearing {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "
+            package pointsman:host;
+            world hearing { export pointsman:balancer/outcome@1.4.0; }
+        ",
+        world: "pointsman:host/hearing",
+        // The name of a reason is not copied before it is passed.
+        ownership: Borrowing { duplicate_if_necessary: false },
+    });
+}
+
 pub(super) use hand_over::{HandOver, HandOverIndices};
+pub(super) use hearing::exports::pointsman::balancer::outcome::Ended;
+pub(super) use hearing::{Hearing, HearingIndices};
 pub(super) use weighing::{Weighing, WeighingIndices};

@@ -12,6 +12,7 @@ use crate::component::{self, ComponentError, WASI};
 const POLICY: &str = "pointsman:balancer/policy@1.";
 const STATE: &str = "pointsman:balancer/state@1.";
 const WORK: &str = "pointsman:balancer/work@1.";
+const OUTCOME: &str = "pointsman:balancer/outcome@1.";
 
 /// The interface by which a balancer asks about requests.
 const FACTS: &str = "pointsman:balancer/request-facts@1.";
@@ -36,6 +37,7 @@ const GIVEN: &[&str] = &[
     "pointsman:balancer/endpoint-facts",
     "pointsman:balancer/load",
     "pointsman:balancer/log",
+    "pointsman:balancer/outcome-tag",
     "pointsman:balancer/refusal",
     "pointsman:balancer/request-facts",
     "pointsman:balancer/tries",
@@ -115,6 +117,11 @@ pub(super) fn weighs(exports: &[String]) -> bool {
     exports.iter().any(|name| name.starts_with(WORK))
 }
 
+/// Whether a component with these exports hears what came of its picks.
+pub(super) fn hears(exports: &[String]) -> bool {
+    exports.iter().any(|name| name.starts_with(OUTCOME))
+}
+
 /// Whether a component with these imports may ask about earlier tries of a request.
 pub(super) fn asks_about_tries(imports: &[String]) -> bool {
     imports.iter().any(|name| name.starts_with(TRIES))
@@ -128,7 +135,7 @@ pub(super) fn needs_new_trace(exports: &[String], imports: &[String]) -> bool {
             .iter()
             .any(|new| name.starts_with(new))
     };
-    weighs(exports) || imports.iter().any(is_new)
+    weighs(exports) || hears(exports) || imports.iter().any(is_new)
 }
 
 /// Whether a component may ask for the start of their bodies.

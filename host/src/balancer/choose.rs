@@ -3,14 +3,15 @@
 mod canary;
 mod cost;
 mod counters;
+mod ended;
 mod faults;
 mod host;
 mod inspect;
 mod record;
 mod switch;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ use super::fault::Fault;
 use super::instance::{Instance, InstanceSpec};
 use super::limits::PickLimits;
 use super::note::ChosenBy;
+use super::outcomes::Outcomes;
 use super::plugin::Plugin;
 use super::request::{Choice, PickRequest, Refusal};
 use super::tally::{BUSY, Cause, TIMED};
@@ -58,6 +60,8 @@ pub(super) trait PickObserver: Send + Sync {
 
 /// The balancer of one upstream, shared by all workers.
 pub struct Balancer {
+    /// Itself, if it is [shared](Balancer::shared).
+    own: Weak<Self>,
     engine: Arc<Engine>,
     upstream: String,
     inner: Mutex<Inner>,
@@ -117,6 +121,10 @@ struct Inner {
     load: Vec<u32>,
     /// How the last refused request is answered.
     refusal: Option<Refusal>,
+    /// The tries that have ended, once there is a plugin that hears of them.
+    outcomes: Option<Arc<Outcomes>>,
+    /// The number of the instance that hears of them.
+    generation: u64,
     tape: Option<Box<Tape>>,
     /// Recordings so far, which is also the number of the present one.
     recordings: u64,
@@ -137,6 +145,7 @@ impl Balancer {
         let table: Arc<[Arc<Endpoint>]> = Arc::new([]);
         let limits = engine.limits();
         Self {
+            own: Weak::new(),
             interests: Arc::new(Interests::new(&plugin.columns)),
             patience: AtomicU64::new(in_micros(limits.pick_timeout)),
             reads_bodies: AtomicBool::new(plugin.reads_bodies),
@@ -157,6 +166,8 @@ impl Balancer {
                 next_timed: TIMED,
                 load: Vec::new(),
                 refusal: None,
+                outcomes: None,
+                generation: 0,
                 tape: None,
                 recordings: 0,
                 counters: Counters::default(),
@@ -246,19 +257,18 @@ impl Balancer {
         if self.shared.load(Ordering::Relaxed) {
             return self.place_by_side(request, tried, claim);
         }
-        self.choose(request, tried, |endpoint, _, cost| {
-            let observer = None;
-            claim(endpoint, ChoiceDetails { observer, cost })
+        self.choose(request, tried, |endpoint, _, details| {
+            claim(endpoint, details)
         })
     }
 
     /// Has the plugin of this balancer choose. `claim` also gets what made the choice, the plugin or
-    /// the host, and what the request weighs.
+    /// the host.
     fn choose<T>(
         &self,
         request: PickRequest<'_>,
         tried: &[u64],
-        claim: impl FnOnce(Arc<Endpoint>, By, RequestCost) -> T,
+        claim: impl FnOnce(Arc<Endpoint>, By, ChoiceDetails) -> T,
     ) -> Choice<T> {
         if self.in_quarantine() {
             let cause = (&self.quarantine_picks, Cause::Quarantine.name());
@@ -283,6 +293,9 @@ impl Balancer {
         inner.counters.picks += 1;
         if inner.table.is_empty() {
             return Choice::Empty;
+        }
+        if inner.plugin.prepared.hears() {
+            inner.tell_ended(self, ended::BEFORE_A_PICK);
         }
         let answer = inner.ask_timed(self, request, tried);
         let chosen = match answer {
@@ -321,7 +334,15 @@ impl Balancer {
             Ok(None) | Err(_) => RequestCost::NONE,
         };
         let choice = match chosen {
-            Some(position) => Choice::Endpoint(claim(picked(&inner.table[position]), by, cost)),
+            Some(position) => {
+                let endpoint = picked(&inner.table[position]);
+                let details = ChoiceDetails {
+                    observer: None,
+                    cost,
+                    notes: inner.notes(by, endpoint.id, request.now),
+                };
+                Choice::Endpoint(claim(endpoint, by, details))
+            }
             None if answer.is_ok() => {
                 inner.counters.refused += 1;
                 Choice::Refused(inner.refusal)
@@ -430,6 +451,7 @@ impl Inner {
             return Err(Unavailable(Cause::Quarantine));
         }
         self.counters.instances += 1;
+        self.begin_outcomes(balancer);
         let spec = InstanceSpec {
             host: &balancer.engine.components,
             plugin: &self.plugin,

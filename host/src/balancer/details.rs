@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::canary::Placed;
-use crate::endpoint::RequestCost;
+use crate::endpoint::{RequestCost, TryNotes};
 
 /// What the balancer says of its choice.
 #[derive(Debug, Default)]
@@ -12,4 +12,6 @@ pub struct ChoiceDetails {
     pub observer: Option<Arc<Placed>>,
     /// What the request weighs.
     pub cost: RequestCost,
+    /// What is noted of the try, if the balancer hears how it ends.
+    pub notes: Option<Box<TryNotes>>,
 }

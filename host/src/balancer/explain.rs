@@ -36,8 +36,8 @@ pub struct Question {
 /// An answer.
 #[derive(Debug)]
 pub enum Said {
-    /// A position of the table, and what the request would weigh there.
-    Position(usize, RequestCost),
+    /// A position of the table, what the request would weigh there, and the tag of the pick.
+    Position(usize, RequestCost, u64),
     /// It refuses the request, and may say how.
     Refused(Option<Refusal>),
     /// It has no answer, for this reason: the host would choose by itself.
@@ -71,7 +71,9 @@ impl Question {
                 ..*request
             };
             Some(match balancer.ask(request, &self.tried) {
-                Some(Choice::Endpoint((position, cost))) => Said::Position(position, cost),
+                Some(Choice::Endpoint((position, cost, tag))) => {
+                    Said::Position(position, cost, tag)
+                }
                 Some(Choice::Refused(refusal)) => Said::Refused(refusal),
                 Some(Choice::Empty) => Said::NoEndpoint,
                 None => Said::Failed(balancer.counters().last_fault.unwrap_or_default()),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
-use super::bindings::{body_facts, endpoint_facts, load, log, refusal, request_facts, tries};
+use super::bindings::{
+    body_facts, endpoint_facts, load, log, outcome_tag, refusal, request_facts, tries,
+};
 use super::body::BodyAnswer;
 use super::columns::{Column, Interests};
 use super::endpoint_facts::EndpointFacts;
@@ -30,6 +32,8 @@ pub(super) struct LoadView {
     pub(super) facts: EndpointFacts,
     /// How it refuses the request of the pick, if it has said it.
     pub(super) refusal: Option<Refusal>,
+    /// The tag that it has given to the pick; 0 for none.
+    pub(super) tag: u64,
     /// The earlier tries of the request of the pick, while there is a pick.
     pub(super) tries: Option<EarlierTries>,
     /// The columns that the guest asks for are added here, so that they are observed.
@@ -62,6 +66,7 @@ impl LoadView {
             endpoints: Arc::new([]),
             changes: None,
             refusal: None,
+            tag: 0,
             tries: None,
             facts: EndpointFacts::new(matches!(answers, LoadAnswers::Recorded(_))),
             answers,
@@ -95,6 +100,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     endpoint_facts::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     refusal::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     tries::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    outcome_tag::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     Ok(linker)
 }
 
@@ -301,6 +307,13 @@ impl refusal::Host for Guest {
             status,
             retry_after,
         });
+        Ok(())
+    }
+}
+
+impl outcome_tag::Host for Guest {
+    fn tag(&mut self, tag: u64) -> wasmtime::Result<()> {
+        self.own.tag = tag;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use super::limits::PickLimits;
 use super::plugin::{Exports, Plugin, Prepared};
 use super::request::Refusal;
 use crate::component::{ComponentHost, GuestFault, Output, Sandbox};
-use crate::endpoint::{Endpoint, RequestCost};
+use crate::endpoint::{EndedTry, Endpoint, RequestCost};
 use crate::trace::EndpointFact;
 
 /// What an instance is made from.
@@ -231,6 +231,33 @@ impl Instance {
         self.sandbox.guest_mut().own.refusal.take()
     }
 
+    /// The tag that it has given to the last pick; 0 for none.
+    pub(super) fn tag(&self) -> u64 {
+        self.sandbox.guest().own.tag
+    }
+
+    /// Tells it of a try that has ended, if it hears of them.
+    pub(super) fn hear(&mut self, ended: &EndedTry) -> Result<(), Fault> {
+        self.sandbox.guest_mut().now = ended.now;
+        let ended = bindings::Ended {
+            endpoint: ended.endpoint,
+            tag: ended.tag,
+            now: ended.now,
+            status: ended.status,
+            retry_after: ended.retry_after,
+            first_byte: ended.first_byte,
+            took: ended.took,
+            bytes: ended.bytes,
+            why: ended.why.name(),
+        };
+        self.call(|exports, store| match &exports.hearing {
+            Some(hearing) => hearing
+                .pointsman_balancer_outcome()
+                .call_try_ended(store, ended),
+            None => Ok(()),
+        })
+    }
+
     /// Bytes of memory that it has taken.
     pub(super) fn memory(&self) -> usize {
         self.sandbox.memory()
@@ -318,6 +345,7 @@ impl Instance {
         guest.now = now;
         // What it has said in another call is not about this pick.
         guest.own.refusal = None;
+        guest.own.tag = 0;
     }
 
     #[inline]

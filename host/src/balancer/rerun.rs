@@ -12,8 +12,8 @@ use super::instance::{Instance, InstanceSpec};
 use super::notes::Told;
 use super::plugin::Plugin;
 use super::request::Refusal;
-use crate::endpoint::{Endpoint, RequestCost};
-use crate::trace::{Answer, EndpointFact, Pick, Row};
+use crate::endpoint::{EndReason, EndedTry, Endpoint, RequestCost};
+use crate::trace::{Answer, Ended, EndpointFact, Pick, Row};
 
 /// Repeats the calls of a trace on a component.
 pub struct Rerun {
@@ -85,11 +85,36 @@ impl Rerun {
         result.map_err(|fault| fault.to_string())
     }
 
-    /// Repeats a pick.
+    /// Tells the instance again of a try that has ended. `answers` are those of the trace.
     ///
     /// # Errors
     /// The fault of the instance.
-    pub fn pick(&mut self, pick: &Pick) -> Result<Answer, String> {
+    pub fn ended(&mut self, ended: &Ended, answers: Vec<u64>) -> Result<(), String> {
+        let Some(instance) = &mut self.instance else {
+            return Err("the trace does not begin with an instance".into());
+        };
+        let mut reasons = EndReason::ALL.into_iter();
+        let why = reasons.find(|why| why.name() == ended.why);
+        instance.replay(answers);
+        let told = instance.hear(&EndedTry {
+            endpoint: ended.endpoint,
+            tag: ended.tag,
+            now: ended.now,
+            status: ended.status,
+            retry_after: ended.retry_after,
+            first_byte: ended.first_byte,
+            took: ended.took,
+            bytes: ended.bytes,
+            why: why.unwrap_or(EndReason::Broken),
+        });
+        told.map_err(|fault| fault.to_string())
+    }
+
+    /// Repeats a pick. Returns the answer and the tag of the pick, if the balancer hears of its tries.
+    ///
+    /// # Errors
+    /// The fault of the instance.
+    pub fn pick(&mut self, pick: &Pick) -> Result<(Answer, u64), String> {
         let Some(instance) = &mut self.instance else {
             return Err("the trace does not begin with an instance".into());
         };
@@ -117,9 +142,11 @@ impl Rerun {
             }
         });
         instance.end_tries();
+        let hears = self.plugin.prepared.hears();
+        let tag = if hears { instance.tag() } else { 0 };
         match answer {
-            Ok(Some((position, cost))) => Ok(answer_of(position, cost, weighs)),
-            Ok(None) => Ok(refused(instance.take_refusal())),
+            Ok(Some((position, cost))) => Ok((answer_of(position, cost, weighs), tag)),
+            Ok(None) => Ok((refused(instance.take_refusal()), tag)),
             Err(fault) => Err(fault.to_string()),
         }
     }

@@ -281,7 +281,7 @@ impl Shadow {
             // The table of the first is empty then too, and no pick was noted.
             Some(Choice::Empty) => {}
             Some(Choice::Refused(_)) => tally.add(first, None),
-            Some(Choice::Endpoint((position, _))) => tally.add(first, Some(figures(position))),
+            Some(Choice::Endpoint((position, ..))) => tally.add(first, Some(figures(position))),
         }
         if had_instance && second.is_some() {
             tally.cost += cost;

@@ -12,8 +12,8 @@ use super::instance::Instance;
 use super::notes::{Notes, RecordedFacts};
 use super::request::PickRequest;
 use crate::clock::micros;
-use crate::endpoint::Endpoint;
-use crate::trace::{Answer, Header, Pick, Row, Writer};
+use crate::endpoint::{EndedTry, Endpoint};
+use crate::trace::{Answer, Ended, Header, Pick, Row, Writer};
 
 /// Bytes that are sent together, and the longest time that fewer bytes wait, in microseconds.
 const PIECE: usize = 32 << 10;
@@ -79,7 +79,7 @@ impl Tape {
         request: PickRequest<'_>,
         load: &[u32],
         answers: &[u64],
-        answer: Answer,
+        (answer, tag): (Answer, u64),
         chosen: Option<usize>,
     ) -> Result<(), Over> {
         let facts = match &mut self.notes {
@@ -92,12 +92,31 @@ impl Tape {
             entropy: request.entropy,
             affinity: request.affinity,
             attempt: request.attempt,
+            tag,
             ..Pick::default()
         };
         let chosen = chosen.and_then(|position| u32::try_from(position).ok());
         let before = self.writer.pending();
         self.writer.pick(&pick, load, answers, answer, chosen);
         self.pass_on(before, request.now)
+    }
+
+    /// Records that the instance was told of a try, with the host's answers meanwhile.
+    pub(super) fn ended(&mut self, ended: &EndedTry, answers: &[u64]) -> Result<(), Over> {
+        let before = self.writer.pending();
+        let recorded = Ended {
+            endpoint: ended.endpoint,
+            tag: ended.tag,
+            now: ended.now,
+            status: ended.status,
+            retry_after: ended.retry_after,
+            first_byte: ended.first_byte,
+            took: ended.took,
+            bytes: ended.bytes,
+            why: ended.why.name(),
+        };
+        self.writer.ended(&recorded, answers);
+        self.pass_on(before, ended.now)
     }
 
     pub(super) fn outcome(&mut self, entropy: u64, status: u16, now: u64) -> Result<(), Over> {

@@ -19,6 +19,8 @@ mod of_canary;
 mod of_interfaces;
 #[path = "tests/limits.rs"]
 mod of_limits;
+#[path = "tests/outcomes.rs"]
+mod of_outcomes;
 #[path = "tests/shipped.rs"]
 mod of_shipped;
 #[path = "tests/switch.rs"]

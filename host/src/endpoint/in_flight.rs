@@ -1,12 +1,15 @@
 //! A request in flight at an endpoint, and the places that it may wait for.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
 
+use super::ended::{EndReason, TryNotes};
 use super::work::Work;
 use super::{Endpoint, Outcome, OutcomeObserver, RequestCost};
+use crate::clock::micros;
 
 /// Notifies requests that a place at some endpoint is free.
 #[derive(Debug, Default)]
@@ -38,9 +41,16 @@ pub struct InFlight {
     trial: bool,
     /// Notified of the outcome.
     observer: Option<Arc<dyn OutcomeObserver>>,
-    /// What it weighs, if a balancer has said it or reads how bodies stream. Boxed, since most
-    /// requests have none.
-    work: Option<Box<Work>>,
+    /// What only some balancers ask for. Boxed, since most requests have none of it.
+    extras: Option<Box<Extras>>,
+}
+
+#[derive(Debug, Default)]
+struct Extras {
+    /// What the request weighs, if a balancer has said it or reads how bodies stream.
+    work: Option<Work>,
+    /// What a balancer hears when it ends.
+    notes: Option<Box<TryNotes>>,
 }
 
 impl InFlight {
@@ -52,7 +62,7 @@ impl InFlight {
             places: None,
             trial: false,
             observer: None,
-            work: None,
+            extras: None,
         }
     }
 
@@ -73,7 +83,16 @@ impl InFlight {
     pub(crate) fn weighing(mut self, cost: RequestCost, is_timed: bool, now: u64) -> Self {
         if is_timed || cost != RequestCost::NONE {
             let work = Work::begin(&self.endpoint.live, cost, is_timed, now);
-            self.work = Some(Box::new(work));
+            self.extras.get_or_insert_default().work = Some(work);
+        }
+        self
+    }
+
+    /// The same, with what a balancer hears when it ends, if it does.
+    pub(crate) fn noted(mut self, notes: Option<Box<TryNotes>>) -> Self {
+        if let Some(mut notes) = notes {
+            notes.begin();
+            self.extras.get_or_insert_default().notes = Some(notes);
         }
         self
     }
@@ -81,16 +100,62 @@ impl InFlight {
     /// Notes that a part of the response's body has come. `now` is called if the time is needed.
     #[inline]
     pub(crate) fn note_body(&mut self, now: impl FnOnce() -> u64) {
-        if let Some(work) = &mut self.work {
+        if let Some(work) = self.extras.as_mut().and_then(|extras| extras.work.as_mut()) {
             work.note_part(&self.endpoint.live, now);
         }
     }
 
     /// Notes that no further byte is awaited, as once a connection is a tunnel.
     pub(crate) fn note_answered(&mut self) {
-        if let Some(work) = &mut self.work {
+        if let Some(work) = self.extras.as_mut().and_then(|extras| extras.work.as_mut()) {
             work.answer(&self.endpoint.live);
         }
+    }
+
+    /// Notes the head of the response for a balancer that hears of it.
+    #[inline]
+    pub(crate) fn note_head(&mut self, status: StatusCode, headers: &HeaderMap) {
+        if let Some(notes) = self.notes() {
+            notes.note_head(status, headers);
+        }
+    }
+
+    /// Notes bytes of the body for a balancer that hears of them. `now` is called if the time is
+    /// needed.
+    #[inline]
+    pub(crate) fn note_bytes(&mut self, bytes: u64, now: impl FnOnce() -> u64) {
+        if let Some(notes) = self.notes() {
+            notes.note_bytes(bytes, now);
+        }
+    }
+
+    /// Notes the bytes that the endpoint has sent through a tunnel or a stream, for a balancer that
+    /// hears of them.
+    pub(crate) fn note_passed(&mut self, bytes: u64) {
+        if let Some(notes) = self.notes() {
+            notes.note_passed(bytes);
+        }
+    }
+
+    /// Notes why the try ends, for a balancer that hears of it. Of several calls the first one
+    /// counts; without a call, the client has left. `now` is called if the time is needed.
+    #[inline]
+    pub(crate) fn end(&mut self, why: EndReason, now: impl FnOnce() -> u64) {
+        if let Some(notes) = self.notes() {
+            notes.end(why, now());
+        }
+    }
+
+    /// The same, at the present time.
+    #[inline]
+    pub(crate) fn end_now(&mut self, why: EndReason) {
+        self.end(why, || micros(Instant::now()));
+    }
+
+    /// What a balancer hears when it ends, if one does.
+    #[inline]
+    pub(crate) fn notes(&mut self) -> Option<&mut TryNotes> {
+        self.extras.as_mut()?.notes.as_deref_mut()
     }
 
     /// The same, unless more than `limit` would be in flight; 0 means no limit.
@@ -107,7 +172,7 @@ impl InFlight {
                 places: Some(Arc::clone(places)),
                 trial: false,
                 observer: None,
-                work: None,
+                extras: None,
             }),
             None => Err(endpoint),
         }
@@ -143,7 +208,8 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(work) = &mut self.work {
+        let mut extras = self.extras.take();
+        if let Some(work) = extras.as_mut().and_then(|extras| extras.work.as_mut()) {
             work.end(&self.endpoint.live);
         }
         self.endpoint.live.end();
@@ -151,5 +217,7 @@ impl Drop for InFlight {
             places.first.notify_one();
             places.again.notify_waiters();
         }
+        // A balancer that hears of the end finds the request no longer in flight.
+        drop(extras);
     }
 }

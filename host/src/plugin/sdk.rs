@@ -28,6 +28,7 @@ pub(super) const SOURCES: &[(&str, &str)] = sources![
     "facts.rs",
     "json.rs",
     "log.rs",
+    "outcome.rs",
     "part.rs",
     "prefix.rs",
     "prefix_index.rs",

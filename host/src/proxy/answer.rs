@@ -13,6 +13,7 @@ use super::exchange::Exchanged;
 use super::headers;
 use super::respond::Reject;
 use super::upgrade::Upgrade;
+use crate::endpoint::EndReason;
 use crate::http1::lists;
 use crate::snapshot::Service;
 
@@ -27,7 +28,7 @@ pub(super) fn answer(
 ) -> Result<Response<Content>, Reject> {
     let Exchanged {
         head: mut response,
-        request,
+        mut request,
         times,
         awaited,
     } = exchanged;
@@ -59,15 +60,19 @@ pub(super) fn answer(
                 Ok(upgrade.tunnel(response, request, Rc::clone(client), *id, service))
             }
             // The client has not asked for a change of protocol.
-            None => Err(Reject::Upstream {
-                timeout: false,
-                latencies: times,
-            }),
+            None => {
+                request.in_flight.end_now(EndReason::Broken);
+                Err(Reject::Upstream {
+                    timeout: false,
+                    latencies: times,
+                })
+            }
         };
     }
     if upgrade.is_some() && inbound.is_http2() && response.status().is_success() {
         // To a client over HTTP/2, a success says that the tunnel is open (RFC 8441, 5), but the
         // endpoint has not switched protocols.
+        request.in_flight.end_now(EndReason::Broken);
         return Err(Reject::Upstream {
             timeout: false,
             latencies: times,

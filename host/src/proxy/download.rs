@@ -18,7 +18,7 @@ use super::streams::StalledBody;
 use super::tunnel::Tunnel;
 use super::wire::{self, Exchange};
 use crate::clock::micros;
-use crate::endpoint::{Endpoint, InFlight, Outcome};
+use crate::endpoint::{EndReason, Endpoint, InFlight, Outcome};
 use crate::snapshot::Service;
 
 /// The error that ends a body early.
@@ -55,8 +55,8 @@ pub(super) struct Download {
 enum End {
     /// The endpoint is at fault.
     Failed(Outcome),
-    /// The endpoint is not at fault: the body was valid so far.
-    Innocent,
+    /// The endpoint is not at fault: the body was valid so far. It ends for this reason.
+    Innocent(EndReason),
 }
 
 /// What a request holds while an endpoint serves it.
@@ -228,10 +228,11 @@ impl Download {
     /// To be called when the body has ended. The connection can then serve another request, unless
     /// the endpoint answered before it had read this request to its end.
     fn finish(&mut self) {
-        if let Some(request) = self.request.take() {
+        if let Some(mut request) = self.request.take() {
             if let Some(awaited) = self.awaited.take() {
                 awaited.answered(&request.in_flight);
             }
+            request.in_flight.end_now(EndReason::Complete);
             let now = request.worker.clock.get();
             request.worker.pool.put(request.exchange, now);
         }
@@ -268,10 +269,16 @@ impl Download {
                     }
                     Some(Ok(frame)) => {
                         request.in_flight.note_body(|| micros(Instant::now()));
+                        if let Some(data) = frame.data_ref() {
+                            let bytes = data.len() as u64;
+                            let now = || micros(Instant::now());
+                            request.in_flight.note_bytes(bytes, now);
+                        }
                         Some(Ok(frame))
                     }
                     Some(Err(error @ wire::Error::Client(_))) => {
-                        Some(Err(self.break_off(End::Innocent, error.into())))
+                        let end = End::Innocent(EndReason::Client);
+                        Some(Err(self.break_off(end, error.into())))
                     }
                     Some(Err(error)) => {
                         let end = End::Failed(match error {
@@ -284,7 +291,8 @@ impl Download {
             }
             Poll::Pending if request.drain.poll(cx).is_ready() => {
                 let error = "the upstream server was taken out".into();
-                Poll::Ready(Some(Err(self.break_off(End::Innocent, error))))
+                let end = End::Innocent(EndReason::Drained);
+                Poll::Ready(Some(Err(self.break_off(end, error))))
             }
             Poll::Pending if stalled => Poll::Pending,
             Poll::Pending => {
@@ -298,12 +306,21 @@ impl Download {
 
     /// Ends the body early and reports the outcome.
     fn break_off(&mut self, end: End, error: Error) -> Error {
-        if let (Some(request), Some(awaited)) = (self.request.take(), self.awaited.take()) {
+        let Some(mut request) = self.request.take() else {
+            return error;
+        };
+        if let Some(awaited) = self.awaited.take() {
             match end {
                 End::Failed(outcome) => awaited.failed(&request.in_flight, outcome, &error),
-                End::Innocent => awaited.answered(&request.in_flight),
+                End::Innocent(_) => awaited.answered(&request.in_flight),
             }
         }
+        let why = match end {
+            End::Failed(Outcome::Timeout) => EndReason::Timeout,
+            End::Failed(_) => EndReason::Broken,
+            End::Innocent(why) => why,
+        };
+        request.in_flight.end_now(why);
         error
     }
 

@@ -24,7 +24,7 @@ use super::upload::Upload;
 use super::wire::{self, Exchange};
 use super::{Inbound, Worker, place};
 use crate::connect::ConnectError;
-use crate::endpoint::{InFlight, Outcome};
+use crate::endpoint::{EndReason, InFlight, Outcome};
 use crate::policy::record::TryOutcome;
 use crate::retry::Repeats;
 use crate::snapshot::Service;
@@ -143,12 +143,15 @@ pub(super) async fn exchange(
         // A trial must not cost the request its body: it is allowed only if the body can be sent
         // again.
         let may_trial = repeatable && outbound.is_buffered() && service.retries > 0;
-        let in_flight = place::pick(service, request, &tried, may_trial).await?;
-        let endpoint = in_flight.endpoint();
+        let mut in_flight = place::pick(service, request, &tried, may_trial).await?;
         if let Some(trace) = outbound.trace {
-            trace.begin_try(&endpoint.address, &outbound.target, now);
+            trace.begin_try(&in_flight.endpoint().address, &outbound.target, now);
         }
         let outcome = once(worker, &in_flight, outbound, now).await;
+        if let Ok((head, ..)) = &outcome {
+            in_flight.note_head(head.status(), head.headers());
+        }
+        let endpoint = in_flight.endpoint();
         let attempted = Try {
             upstream,
             in_flight: &in_flight,
@@ -160,7 +163,7 @@ pub(super) async fn exchange(
                 && repeatable
                 && retry_permit.as_mut().is_none_or(RetryPermit::retry)
         };
-        match outcome {
+        let why = match outcome {
             Ok((head, exchange, drain)) => {
                 let answered = Instant::now();
                 let took = answered - now;
@@ -208,6 +211,7 @@ pub(super) async fn exchange(
                     attempt,
                     "status {status}: once more"
                 );
+                EndReason::Retried
             }
             Err(failure) => {
                 let took = now.elapsed();
@@ -231,8 +235,10 @@ pub(super) async fn exchange(
                 let repeatable = outbound.can_be_repeated(&failure);
                 let (name, address) = (&*upstream.name, &endpoint.address);
                 tracing::debug!(upstream = name, %address, attempt, "a try failed: {failure}");
+                let why = failure.end_reason();
                 if !more(repeatable, &mut retry_permit) {
                     tracing::warn!(service = &*service.name, %address, attempt, "no answer: {failure}");
+                    in_flight.end_now(why);
                     return Err(match failure {
                         Failure::ClientTimeout => Reject::HttpServer(StatusCode::REQUEST_TIMEOUT),
                         Failure::Connect(ConnectError::Full) => {
@@ -249,9 +255,11 @@ pub(super) async fn exchange(
                         },
                     });
                 }
+                why
             }
-        }
+        };
         tried.push(endpoint.id);
+        in_flight.end_now(why);
         attempt += 1;
         now = Instant::now();
     }

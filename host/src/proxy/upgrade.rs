@@ -20,6 +20,7 @@ use super::client::{Client, SEND_TIMEOUT};
 use super::download::{Content, UpstreamRequest};
 use super::request_id::RequestId;
 use super::tunnel::{Tunnel, TunnelBytes};
+use crate::endpoint::EndReason;
 use crate::http1::lists;
 use crate::relay::{LastMove, Side};
 use crate::request_log;
@@ -86,8 +87,9 @@ impl Upgrade {
         let tunnel = Rc::<Tunnel>::default();
         let content = Content::Tunnel(Rc::clone(&tunnel));
         tokio::task::spawn_local(async move {
-            let _held = (in_flight, worker, connection, busy);
+            let _held = (worker, connection, busy);
             let Some((_permit, endpoint, received)) = exchange.into_tunnel() else {
+                in_flight.end_now(EndReason::Broken);
                 return;
             };
             match client.await {
@@ -98,11 +100,13 @@ impl Upgrade {
                     // The result is ignored: a broken connection is an ordinary end of a tunnel.
                     if client.write_all(&received).await.is_ok() {
                         let copied = tokio::io::copy_bidirectional(&mut client, &mut endpoint);
-                        tokio::select! {
-                            _ = copied => {}
-                            () = last_move.is_past(read_timeout) => {}
-                            () = std::future::poll_fn(|cx| drain.poll(cx)) => {}
-                        }
+                        let why = tokio::select! {
+                            _ = copied => EndReason::Complete,
+                            () = last_move.is_past(read_timeout) => EndReason::Timeout,
+                            () = std::future::poll_fn(|cx| drain.poll(cx)) => EndReason::Drained,
+                        };
+                        in_flight.note_passed(received.len() as u64 + endpoint.read());
+                        in_flight.end_now(why);
                     }
                     tunnel.note_passed(TunnelBytes {
                         sent: client.written(),

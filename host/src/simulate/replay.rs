@@ -22,7 +22,7 @@ use super::{Affinity, Contender, Format, Show, each, engine, show};
 use crate::balancer::{
     Balancer, Choice, ChoiceDetails, Engine, Observed, PickRequest, Rerun, Told, try_settings,
 };
-use crate::endpoint::{Endpoint, InFlight, Labels};
+use crate::endpoint::{EndReason, Endpoint, InFlight, Labels};
 use crate::trace::{Answer, AskedOfEndpoint, EndpointFact, Event, Header, Pick, Reader, Row};
 use crate::upstream::UNANSWERED;
 use fleet::{Fleet, Sent};
@@ -175,6 +175,10 @@ fn rerun(
                 let told = balancer.table(*fresh, rows, heard.clone(), facts);
                 told.map_err(|fault| anyhow!("the balancer of the trace failed: {fault}"))?;
             }
+            Event::Ended { ended, heard } => {
+                let told = balancer.ended(ended, heard.clone());
+                told.map_err(|fault| anyhow!("the balancer of the trace failed: {fault}"))?;
+            }
             Event::Pick(pick) => {
                 number += 1;
                 // The gateway chose by itself, so there is nothing to compare.
@@ -183,11 +187,11 @@ fn rerun(
                 }
                 again.asked += 1;
                 let answer = balancer.pick(pick);
-                if answer.as_ref() == Ok(&pick.answer) {
+                if answer.as_ref() == Ok(&(pick.answer, pick.tag)) {
                     again.same += 1;
                 } else if again.first_difference.is_none() {
-                    let was = pick.answer;
-                    let now = answer.map_or_else(|fault| fault, |a| a.to_string());
+                    let was = tagged((pick.answer, pick.tag));
+                    let now = answer.map_or_else(|fault| fault, tagged);
                     again.first_difference = Some(format!("pick {number} was {was} and is {now}"));
                 }
             }
@@ -195,6 +199,13 @@ fn rerun(
         }
     }
     Ok(again)
+}
+
+fn tagged((answer, tag): (Answer, u64)) -> String {
+    match tag {
+        0 => answer.to_string(),
+        tag => format!("{answer} with the tag {tag}"),
+    }
 }
 
 /// The figures of the recording itself.
@@ -217,7 +228,7 @@ fn as_it_was(record: &Record, maker: &Contender, scenario: &Scenario) -> Outcome
                 }
                 number += 1;
             }
-            Event::Outcome { .. } => {}
+            Event::Ended { .. } | Event::Outcome { .. } => {}
         }
     }
     fleet.finish(maker, scenario)
@@ -233,7 +244,7 @@ fn ask(
 ) -> anyhow::Result<(Outcome, f64)> {
     let plugin = Arc::clone(&contender.plugin);
     let config = contender.config.clone();
-    let balancer = Balancer::new(Arc::clone(engine), &contender.name, plugin, config);
+    let balancer = Balancer::new(Arc::clone(engine), &contender.name, plugin, config).shared();
     let mut fleet = Fleet::new(record, scenario);
     let mut endpoints: HashMap<u64, Arc<Endpoint>> = HashMap::new();
     let mut table: Vec<usize> = Vec::new();
@@ -271,7 +282,7 @@ fn ask(
                 let chosen = send(&balancer, record, &mut fleet, pick, was.zip(came));
                 same += u64::from(chosen == was);
             }
-            Event::Outcome { .. } => {}
+            Event::Ended { .. } | Event::Outcome { .. } => {}
         }
         if let Some(fault) = balancer.counters().last_fault {
             bail!("{} failed: {fault}", contender.name);
@@ -306,9 +317,11 @@ fn send(
         };
         let is_timed = balancer.wants(Observed::Body);
         let placed = |endpoint, details: ChoiceDetails| {
-            InFlight::new(endpoint).weighing(details.cost, is_timed, pick.now)
+            InFlight::new(endpoint)
+                .weighing(details.cost, is_timed, pick.now)
+                .noted(details.notes)
         };
-        let Choice::Endpoint(in_flight) = balancer.place(request, &tried, placed) else {
+        let Choice::Endpoint(mut in_flight) = balancer.place(request, &tried, placed) else {
             fleet.refuse(pick.now);
             return first;
         };
@@ -326,6 +339,7 @@ fn send(
             latency: 0,
         });
         if came.status == 0 && attempt < RETRIES {
+            end_try(&mut in_flight, came, pick.now);
             tried.push(id);
             continue;
         }
@@ -334,10 +348,24 @@ fn send(
     }
 }
 
+/// Notes for a balancer that hears of it how a try ends, as far as the trace tells.
+fn end_try(in_flight: &mut InFlight, came: Came, now: u64) {
+    let Some(notes) = in_flight.notes() else {
+        return;
+    };
+    if came.status == 0 {
+        return notes.end(EndReason::Broken, now);
+    }
+    notes.note_status(came.status, None);
+    notes.note_bytes(0, || now);
+    notes.end(EndReason::Complete, now);
+}
+
 fn learn(wanted: bool, sent: &mut Sent) {
     let end = sent.at.saturating_add(sent.came.latency);
     if let Some(in_flight) = &mut sent.in_flight {
         in_flight.note_body(|| end);
+        end_try(in_flight, sent.came, end);
     }
     if let (true, Some(in_flight)) = (wanted, &sent.in_flight) {
         let took = match sent.came.status {

@@ -17,7 +17,7 @@ use super::record::Recorder;
 use crate::config::Listen;
 use crate::connect::EndpointStream;
 use crate::connections::ClientPermit;
-use crate::endpoint::{ConnectionPermit, Outcome};
+use crate::endpoint::{ConnectionPermit, EndReason, Outcome};
 use crate::listener::{Acceptor, BoundSocket, NoHeader, Refused, Socket, Transport};
 use crate::relay::{LastMove, Side};
 use crate::router::{StreamProtocol, StreamQuery};
@@ -231,11 +231,11 @@ async fn relay(worker: &Worker, opened: Opened, record: &mut Recorder) {
         write_timeout,
     } = opened;
     let Placed {
-        in_flight,
+        mut in_flight,
         connection: (endpoint, permit),
         ..
     } = endpoint;
-    let _held = (in_flight, permit);
+    let _held = permit;
     let last_move = LastMove::now();
     let mut client = Side::new(client, &last_move, SEND_TIMEOUT);
     let mut endpoint = Side::new(endpoint, &last_move, write_timeout);
@@ -247,12 +247,14 @@ async fn relay(worker: &Worker, opened: Opened, record: &mut Recorder) {
     };
     let copied =
         tokio::io::copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER, BUFFER);
-    tokio::select! {
+    let why = tokio::select! {
         // A broken connection is an ordinary end of a stream.
-        _ = copied => {}
-        () = last_move.is_past(read_timeout) => {}
-        () = drained => {}
-    }
+        _ = copied => EndReason::Complete,
+        () = last_move.is_past(read_timeout) => EndReason::Timeout,
+        () = drained => EndReason::Drained,
+    };
+    in_flight.note_passed(endpoint.read());
+    in_flight.end_now(why);
     worker.figures.pass(client.read(), client.written());
     (record.from_client, record.to_client) = (client.read(), client.written());
     (record.from_endpoint, record.to_endpoint) = (endpoint.read(), endpoint.written());

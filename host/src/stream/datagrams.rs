@@ -23,7 +23,7 @@ use super::matched::{self, Matched, canonical};
 use super::place::{Placed, place};
 use super::record::Recorder;
 use super::{OPENING_GRACE, StopReason, Worker, connect};
-use crate::endpoint::{ConnectionPermit, Outcome};
+use crate::endpoint::{ConnectionPermit, EndReason, Outcome};
 use crate::endpoint_address::EndpointAddress;
 use crate::relay::LastMove;
 use crate::router::{StreamProtocol, StreamQuery};
@@ -171,13 +171,14 @@ impl Listener {
             true,
             self.worker.access_log.is_some(),
         );
-        let opened = tokio::select! {
+        let mut why = EndReason::Complete;
+        let mut opened = tokio::select! {
             opened = self.open(&mut record) => opened,
             _ = &mut displaced => Err(StreamStatus::Unavailable),
         };
-        let opened = opened.as_ref().map_err(|status| *status);
-        let opened = opened.and_then(|(matched, placed)| Ok((matched.service()?, placed)));
-        stream.status = match opened {
+        let ready = opened.as_ref().map_err(|status| *status);
+        let ready = ready.and_then(|(matched, placed)| Ok((matched.service()?, placed)));
+        stream.status = match ready {
             Err(status) => status,
             Ok((service, placed)) => {
                 let session = Session {
@@ -190,15 +191,20 @@ impl Listener {
                 };
                 let passed = tokio::select! {
                     passed = session.pass(service, datagrams) => passed,
-                    _ = displaced => Ok(()),
+                    _ = displaced => Ok(EndReason::Complete),
                 };
                 (record.from_client, record.to_client) =
                     (session.received.get(), session.sent.get());
                 // Datagrams are passed as they are.
                 (record.to_endpoint, record.from_endpoint) = (record.from_client, record.to_client);
-                session.report(service, passed)
+                why = passed.as_ref().map_or(EndReason::Broken, |why| *why);
+                session.report(service, passed.map(|_| ()))
             }
         };
+        if let Ok((_, placed)) = &mut opened {
+            placed.in_flight.note_passed(record.from_endpoint);
+            placed.in_flight.end_now(why);
+        }
         record.finish(stream.status, self.worker.access_log.as_ref());
         self.sessions.borrow_mut().remove(&ends, number);
     }
@@ -252,7 +258,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// Passes datagrams both ways until none was passed for the service's `read_timeout`, or for a
-    /// shorter time once the worker stops.
+    /// shorter time once the worker stops. Returns why it has ended.
     ///
     /// # Errors
     /// The error of an endpoint that has sent nothing before.
@@ -260,7 +266,7 @@ impl Session<'_> {
         &self,
         service: &Service,
         mut datagrams: mpsc::Receiver<Bytes>,
-    ) -> io::Result<()> {
+    ) -> io::Result<EndReason> {
         let (endpoint, _) = &self.placed.connection;
         let in_flight = &self.placed.in_flight;
         let worker = &*self.listener.worker;
@@ -293,12 +299,13 @@ impl Session<'_> {
                 ready = endpoint.ready(Interest::READABLE | Interest::ERROR) => {
                     ready.and_then(|ready| self.answer(ready, &mut is_answered))
                 }
-                () = &mut idle => return Ok(()),
-                () = &mut drained => return Ok(()),
+                // Datagrams have no other end.
+                () = &mut idle => return Ok(EndReason::Complete),
+                () = &mut drained => return Ok(EndReason::Drained),
             };
             last_move.note();
-            if moved.is_err() && !is_answered {
-                return moved;
+            if !is_answered {
+                moved?;
             }
         }
     }

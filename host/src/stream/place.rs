@@ -11,7 +11,7 @@ use super::record::Recorder;
 use crate::balancer::{PickRequest, RequestFacts};
 use crate::clock;
 use crate::connect::ConnectError;
-use crate::endpoint::{InFlight, Outcome};
+use crate::endpoint::{EndReason, InFlight, Outcome};
 use crate::policy::record::TryOutcome;
 use crate::snapshot::Service;
 use crate::upstream::{AffinityPolicy, Key, NoPeer, Try, Unplaced};
@@ -131,12 +131,14 @@ pub(super) async fn place<T>(
         if matches!(error, ConnectError::Full) {
             // The stream has already waited for as long as allowed, and the endpoint is not at
             // fault.
+            in_flight.end_now(EndReason::Unsent);
             return Err(no_peer(service, NoPeer::Overflow));
         }
-        let (outcome, of_try) = match error {
-            ConnectError::Timeout => (Outcome::Timeout, TryOutcome::TimedOut),
-            _ => (Outcome::Broken, TryOutcome::Failed),
+        let (outcome, of_try, why) = match error {
+            ConnectError::Timeout => (Outcome::Timeout, TryOutcome::TimedOut, EndReason::Timeout),
+            _ => (Outcome::Broken, TryOutcome::Failed, EndReason::Broken),
         };
+        in_flight.end_now(why);
         let endpoint = in_flight.endpoint();
         record.add_try(&endpoint.address, started, connecting, of_try);
         let attempted = Try {

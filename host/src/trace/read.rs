@@ -3,8 +3,8 @@
 use thiserror::Error;
 
 use super::{
-    Answer, Asked, AskedOfEndpoint, BodyQuestion, EndpointFact, Event, Fact, Header, MAGIC,
-    MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, Row, tag,
+    Answer, Asked, AskedOfEndpoint, BodyQuestion, Ended, EndpointFact, Event, Fact, Header, MAGIC,
+    MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, REASONS, Row, tag,
 };
 
 /// Most endpoints of a table, and most values of a pick, that are accepted as valid.
@@ -113,6 +113,7 @@ impl<'a> Reader<'a> {
                 }
             }
             tag::PICK => Event::Pick(self.pick()?),
+            tag::ENDED if self.header.contract_1_4 => self.ended()?,
             tag::OUTCOME => {
                 let back = self.varint()?;
                 let pick = self.picks.checked_sub(back);
@@ -127,10 +128,47 @@ impl<'a> Reader<'a> {
         Ok(Some(event))
     }
 
-    fn pick(&mut self) -> Result<Pick, Error> {
+    fn ended(&mut self) -> Result<Event, Error> {
+        let start = self.at;
         let flags = self.byte()?;
+        if flags & 0xf0 != 0 {
+            return Err(Error::Damaged(start));
+        }
+        let now = self.time()?;
+        let (endpoint, tag) = (self.u64()?, self.varint()?);
+        let mut option = |bit: u8| (flags & bit != 0).then(|| self.varint()).transpose();
+        let (status, retry_after, first_byte) = (option(1)?, option(2)?, option(4)?);
+        let damaged = |_| Error::Damaged(start);
+        let ended = Ended {
+            endpoint,
+            tag,
+            now,
+            status: status.map(u16::try_from).transpose().map_err(damaged)?,
+            retry_after: retry_after
+                .map(u32::try_from)
+                .transpose()
+                .map_err(damaged)?,
+            first_byte,
+            took: self.varint()?,
+            bytes: self.varint()?,
+            why: (REASONS.get(self.count()?)).ok_or(Error::Damaged(start))?,
+        };
+        let heard = match flags & 8 {
+            0 => Vec::new(),
+            _ => self.heard()?,
+        };
+        Ok(Event::Ended { ended, heard })
+    }
+
+    fn time(&mut self) -> Result<u64, Error> {
         let passed = unzigzag(self.varint()?);
         self.now = self.now.wrapping_add(passed as u64);
+        Ok(self.now)
+    }
+
+    fn pick(&mut self) -> Result<Pick, Error> {
+        let flags = self.byte()?;
+        let now = self.time()?;
         let entropy = self.u64()?;
         let affinity = (flags & 1 != 0).then(|| self.u64()).transpose()?;
         let attempt = match flags & 2 {
@@ -173,10 +211,15 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(Error::Damaged(start)),
         };
+        let tag = match flags & 128 {
+            0 => 0,
+            _ if is_new => self.varint()?,
+            _ => return Err(Error::Damaged(start)),
+        };
         let chosen = self.varint()?.checked_sub(1).map(u32::try_from);
         self.picks += 1;
         Ok(Pick {
-            now: self.now,
+            now,
             entropy,
             affinity,
             attempt,
@@ -187,6 +230,7 @@ impl<'a> Reader<'a> {
             heard,
             facts,
             answer,
+            tag,
             chosen: chosen.transpose().map_err(|_| Error::Damaged(start))?,
         })
     }

@@ -100,7 +100,8 @@ fn pick() -> impl Strategy<Value = Event> {
         prop::collection::vec(any::<u64>(), 0..6),
         prop::collection::vec(fact(), 0..4),
     );
-    (handed, told, answer, any::<Option<u32>>()).prop_map(|(handed, told, answer, chosen)| {
+    (handed, told, answer, any::<(Option<u32>, u64)>()).prop_map(|(handed, told, answer, last)| {
+        let (chosen, tag) = last;
         let (now, entropy, affinity, attempt) = handed;
         let (load, heard, facts) = told;
         Event::Pick(Pick {
@@ -112,8 +113,32 @@ fn pick() -> impl Strategy<Value = Event> {
             heard,
             facts,
             answer,
+            tag,
             chosen,
         })
+    })
+}
+
+fn ended() -> impl Strategy<Value = Event> {
+    let whose = (any::<u64>(), any::<u64>(), any::<u64>());
+    let answer = any::<(Option<u16>, Option<u32>, Option<u64>)>();
+    let rest = (any::<u64>(), any::<u64>(), prop::sample::select(&REASONS));
+    let heard = prop::collection::vec(any::<u64>(), 0..3);
+    (whose, answer, rest, heard).prop_map(|(whose, answer, rest, heard)| {
+        let ((endpoint, tag, now), (status, retry_after, first_byte)) = (whose, answer);
+        let (took, bytes, why) = rest;
+        let ended = Ended {
+            endpoint,
+            tag,
+            now,
+            status,
+            retry_after,
+            first_byte,
+            took,
+            bytes,
+            why,
+        };
+        Event::Ended { ended, heard }
     })
 }
 
@@ -124,7 +149,7 @@ fn read(bytes: &[u8]) -> Result<Vec<Event>, Error> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(events in prop::collection::vec(prop_oneof![table(), pick()], 0..20)) {
+    fn what_is_written_is_read(events in prop::collection::vec(prop_oneof![table(), pick(), ended()], 0..20)) {
         let mut writer = Writer::new(&header(), b"component", b"saved");
         for event in &events {
             writer.event(event);
@@ -137,7 +162,7 @@ proptest! {
 
     #[test]
     fn reading_damaged_bytes_never_panics(
-        events in prop::collection::vec(prop_oneof![table(), pick()], 0..8),
+        events in prop::collection::vec(prop_oneof![table(), pick(), ended()], 0..8),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in any::<prop::sample::Index>(),
     ) {
@@ -210,6 +235,33 @@ fn a_trace_has_facts_of_endpoints_only_if_its_version_says_so() {
         assert!(bytes.starts_with(magic));
         assert_eq!(Reader::new(&bytes).unwrap().header, header);
         assert_eq!(read(&bytes).is_ok(), contract_1_4);
+    }
+}
+
+#[test]
+fn a_trace_has_ended_tries_and_tags_only_if_its_version_says_so() {
+    let ended = Event::Ended {
+        ended: Ended {
+            why: "client",
+            ..Ended::default()
+        },
+        heard: Vec::new(),
+    };
+    let tagged = Event::Pick(Pick {
+        tag: 7,
+        ..Pick::default()
+    });
+    for event in [ended, tagged] {
+        for contract_1_4 in [true, false] {
+            let header = Header {
+                contract_1_4,
+                ..header()
+            };
+            let mut writer = Writer::new(&header, &[], &[]);
+            writer.event(&event);
+            let known = read(&writer.take()).ok();
+            assert_eq!(known, contract_1_4.then(|| vec![event.clone()]));
+        }
     }
 }
 

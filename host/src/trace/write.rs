@@ -3,8 +3,8 @@
 use foldhash::{HashMap, HashMapExt};
 
 use super::{
-    Answer, Asked, AskedOfEndpoint, BodyQuestion, EndpointFact, Event, Fact, Header, MAGIC,
-    MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, Row, tag,
+    Answer, Asked, AskedOfEndpoint, BodyQuestion, Ended, EndpointFact, Event, Fact, Header, MAGIC,
+    MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, REASONS, Row, tag,
 };
 
 /// Most picks whose outcome is awaited. When there are more, the older ones are taken to have none.
@@ -19,7 +19,7 @@ pub struct Writer {
     bytes: Vec<u8>,
     /// Bytes taken already.
     taken: usize,
-    /// The time of the last pick.
+    /// The time of the last event that has one.
     now: u64,
     /// The columns of the last pick: only what has changed is written.
     load: Vec<u32>,
@@ -96,6 +96,7 @@ impl Writer {
                 let (answer, chosen) = (pick.answer, pick.chosen);
                 self.pick(pick, &pick.load, &pick.heard, answer, chosen);
             }
+            Event::Ended { ended, heard } => self.ended(ended, heard),
             Event::Outcome {
                 pick,
                 status,
@@ -128,6 +129,42 @@ impl Writer {
         self.load.clear();
     }
 
+    /// Writes that an instance was told of a try that has ended. It may be called only if the header
+    /// says that the trace may have what version 1.4 of the contract has added.
+    pub fn ended(&mut self, ended: &Ended, heard: &[u64]) {
+        let flags = u8::from(ended.status.is_some())
+            | u8::from(ended.retry_after.is_some()) << 1
+            | u8::from(ended.first_byte.is_some()) << 2
+            | u8::from(!heard.is_empty()) << 3;
+        self.bytes.extend([tag::ENDED, flags]);
+        self.time(ended.now);
+        self.bytes.extend_from_slice(&ended.endpoint.to_le_bytes());
+        varint(&mut self.bytes, ended.tag);
+        let options = [
+            ended.status.map(u64::from),
+            ended.retry_after.map(u64::from),
+            ended.first_byte,
+        ];
+        for value in options.into_iter().flatten() {
+            varint(&mut self.bytes, value);
+        }
+        varint(&mut self.bytes, ended.took);
+        varint(&mut self.bytes, ended.bytes);
+        let why = REASONS.iter().position(|reason| *reason == ended.why);
+        varint(&mut self.bytes, why.unwrap_or(0) as u64);
+        if !heard.is_empty() {
+            self.heard(heard);
+        }
+    }
+
+    /// Writes a time as its difference from the one before. Each worker reads the clock for itself,
+    /// so time may seem to go backwards.
+    fn time(&mut self, now: u64) {
+        let passed = now.wrapping_sub(self.now) as i64;
+        varint(&mut self.bytes, zigzag(passed));
+        self.now = now;
+    }
+
     /// Writes a pick. `load`, `heard`, `answer` and `chosen` are passed beside `pick`, whose own
     /// fields of these are ignored, so that nothing has to be copied into it. There may be facts
     /// only if the header says so.
@@ -145,12 +182,10 @@ impl Writer {
             | u8::from(!heard.is_empty()) << 3
             | u8::from(!pick.facts.is_empty()) << 4
             | u8::from(matches!(answer, Answer::Weighted { .. })) << 5
-            | u8::from(matches!(answer, Answer::RefusedWith { .. })) << 6;
+            | u8::from(matches!(answer, Answer::RefusedWith { .. })) << 6
+            | u8::from(pick.tag != 0) << 7;
         self.bytes.extend([tag::PICK, flags]);
-        // Each worker reads the clock for itself, so time may seem to go backwards.
-        let passed = pick.now.wrapping_sub(self.now) as i64;
-        varint(&mut self.bytes, zigzag(passed));
-        self.now = pick.now;
+        self.time(pick.now);
         self.bytes.extend_from_slice(&pick.entropy.to_le_bytes());
         if let Some(affinity) = pick.affinity {
             self.bytes.extend_from_slice(&affinity.to_le_bytes());
@@ -191,6 +226,9 @@ impl Writer {
         {
             varint(&mut self.bytes, first_byte.into());
             varint(&mut self.bytes, rest.into());
+        }
+        if pick.tag != 0 {
+            varint(&mut self.bytes, pick.tag);
         }
         let chosen = chosen.map_or(0, |position| 1 + u64::from(position));
         varint(&mut self.bytes, chosen);

@@ -124,6 +124,7 @@ impl Upstream {
         in_flight
             .observed_by(observer)
             .weighing(details.cost, is_timed, now)
+            .noted(details.notes)
     }
 
     fn trial(&self, now: u64, longest: Duration) -> Option<Arc<Endpoint>> {

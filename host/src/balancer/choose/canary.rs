@@ -16,7 +16,7 @@ use crate::endpoint::Endpoint;
 /// The canary at this upstream.
 pub(super) struct CanaryBalancer {
     canary: Arc<Canary>,
-    balancer: Balancer,
+    balancer: Arc<Balancer>,
     /// The observers of requests' outcomes, by the side that placed the request.
     placed: [Arc<Placed>; 2],
 }
@@ -88,7 +88,8 @@ impl Balancer {
             &format!("{} (canary)", self.upstream),
             plugin,
             config,
-        );
+        )
+        .shared();
         balancer.set_limits(limits);
         balancer.tell(Arc::clone(table));
         balancer.inner.lock().judged = Some((Arc::clone(&canary), Side::Canary));
@@ -132,21 +133,20 @@ impl Balancer {
             .as_ref()
             .and_then(|other| Some((other, other.canary.side_of(&request)?)));
         let Some((other, side)) = side else {
-            return self.choose(request, tried, |endpoint, _, cost| {
-                let observer = None;
-                claim(endpoint, ChoiceDetails { observer, cost })
+            return self.choose(request, tried, |endpoint, _, details| {
+                claim(endpoint, details)
             });
         };
         let canary = &other.canary;
         canary.note_pick(side);
         let balancer = match side {
             Side::Stable => self,
-            Side::Canary => &other.balancer,
+            Side::Canary => &*other.balancer,
         };
-        let choice = balancer.choose(request, tried, |endpoint, by, cost| {
+        let choice = balancer.choose(request, tried, |endpoint, by, mut details| {
             // The outcome of the host's own choice counts for neither side.
-            let observer = (by == By::Plugin).then(|| Arc::clone(&other.placed[side as usize]));
-            claim(endpoint, ChoiceDetails { observer, cost })
+            details.observer = (by == By::Plugin).then(|| Arc::clone(&other.placed[side as usize]));
+            claim(endpoint, details)
         });
         if side == Side::Canary
             && let Some(note) = request.note

@@ -84,6 +84,11 @@ impl CostBudget {
         self.over >= LEAST && self.debt > cost.saturating_mul(BURST)
     }
 
+    /// Whether each call is to be timed.
+    pub(super) fn is_watched(&self) -> bool {
+        self.is_watched
+    }
+
     /// The number of picks over their cost, and what they took beyond it, since the budget was last
     /// full.
     pub(crate) fn overdraft(&self) -> (u32, Duration) {
@@ -124,6 +129,18 @@ impl Inner {
         // A tick may fall into any pick; only one that takes long after the tick is over its cost.
         if time > self.limits.pick_cost {
             (self.budget).charge(Instant::now(), time, self.limits.pick_cost);
+        }
+    }
+
+    /// Charges the call that has just ended, beside a pick. `cpu` is the CPU time of the thread before
+    /// it, if each call is timed.
+    pub(super) fn charge_call(&mut self, cpu: Option<Duration>) {
+        let overrun = self.take_overrun();
+        if let Some(cpu) = cpu {
+            let time = thread_cpu_time().saturating_sub(cpu);
+            (self.budget).charge(Instant::now(), time, self.limits.pick_cost);
+        } else if let Some(time) = overrun {
+            self.note_overrun(time);
         }
     }
 

@@ -17,6 +17,10 @@ pub struct Counters {
     pub fallback_picks_by_kind: FallbackPicks,
     /// Requests that the plugin refused.
     pub refused: u64,
+    /// Ended tries that it was told of, if it hears of them.
+    pub outcomes: u64,
+    /// Ended tries that it was not told of, since too many waited.
+    pub outcomes_dropped: u64,
     /// Instances made.
     pub instances: u64,
     /// Picks that stopped waiting for the instance.
@@ -106,7 +110,9 @@ impl Inner {
             Slot::Quarantined(until) => Some(until.saturating_duration_since(now)),
             Slot::Empty | Slot::Running(_) => None,
         };
+        let outcomes = self.outcomes.as_ref();
         Counters {
+            outcomes_dropped: outcomes.map_or(0, |outcomes| outcomes.dropped()),
             memory: self.memory().unwrap_or(0),
             consecutive_faults: if recent { self.faults } else { 0 },
             quarantine: left

@@ -46,6 +46,9 @@ impl Inner {
         };
         self.faults = (self.faults + 1).min(16);
         self.slot = Slot::Quarantined(now + pause);
+        if let Some(outcomes) = &self.outcomes {
+            self.generation = outcomes.begin();
+        }
         // The budget was that of the dropped instance.
         self.budget = CostBudget::NEW;
         let faults = &mut self.counters.faults;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::{Balancer, By, Choice, PickRequest};
+use super::{Balancer, By, Choice, ChoiceDetails, PickRequest};
 use crate::balancer::note::ChosenBy;
 use crate::clock::micros;
-use crate::endpoint::{Endpoint, RequestCost};
+use crate::endpoint::Endpoint;
 
 impl Balancer {
     /// Whether the balancer is in quarantine, as far as that is known without the lock. While picks
@@ -36,7 +36,7 @@ impl Balancer {
         (count, cause): (&AtomicU64, &'static str),
         request: PickRequest<'_>,
         tried: &[u64],
-        claim: impl FnOnce(Arc<Endpoint>, By, RequestCost) -> T,
+        claim: impl FnOnce(Arc<Endpoint>, By, ChoiceDetails) -> T,
     ) -> Choice<T> {
         let table = self.table.read();
         match fallback_pick(&table, request.entropy, tried) {
@@ -46,7 +46,7 @@ impl Balancer {
                     note.set(ChosenBy::Host(cause), None);
                 }
                 let endpoint = picked(&table[position]);
-                Choice::Endpoint(claim(endpoint, By::Host, RequestCost::NONE))
+                Choice::Endpoint(claim(endpoint, By::Host, ChoiceDetails::default()))
             }
             None => Choice::Empty,
         }

@@ -44,13 +44,13 @@ impl Balancer {
         matches!(self.inner.lock().slot, Slot::Running(_))
     }
 
-    /// Asks the plugin for a position to which the caller sends no request, and for what that would
-    /// weigh. None if it has no answer.
+    /// Asks the plugin for a position to which the caller sends no request, for what that would weigh,
+    /// and for its tag. None if it has no answer.
     pub(in crate::balancer) fn ask(
         &self,
         request: PickRequest<'_>,
         tried: &[u64],
-    ) -> Option<Choice<(usize, RequestCost)>> {
+    ) -> Option<Choice<(usize, RequestCost, u64)>> {
         let mut inner = self.inner.lock();
         inner.counters.picks += 1;
         if inner.table.is_empty() {
@@ -59,7 +59,11 @@ impl Balancer {
         match inner.ask(self, request, tried) {
             Ok(Some((position, cost))) => {
                 let position = untried(&inner.table, position, tried);
-                Some(Choice::Endpoint((position, cost)))
+                let tag = match &inner.slot {
+                    Slot::Running(instance) => instance.tag(),
+                    Slot::Empty | Slot::Quarantined(_) => 0,
+                };
+                Some(Choice::Endpoint((position, cost, tag)))
             }
             Ok(None) => {
                 inner.counters.refused += 1;

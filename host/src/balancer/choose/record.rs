@@ -124,7 +124,7 @@ impl Inner {
         let Some(tape) = &mut self.tape else {
             return;
         };
-        let weighs = self.plugin.prepared.weighs();
+        let (weighs, hears) = (self.plugin.prepared.weighs(), self.plugin.prepared.hears());
         let answer = match answer {
             Ok(Some((position, cost))) => {
                 let position = u32::try_from(position).unwrap_or(u32::MAX);
@@ -133,12 +133,16 @@ impl Inner {
             Ok(None) => refused(self.refusal),
             Err(Unavailable(_)) => Answer::None,
         };
-        let (load, answers): (&[u32], &[u64]) = match &self.slot {
+        let (load, answers, tag): (&[u32], &[u64], _) = match &self.slot {
             // The instance was dropped, and its recorded answers with it.
-            Slot::Empty | Slot::Quarantined(_) => (&[], &[]),
-            Slot::Running(instance) => (&self.load, instance.recorded_answers()),
+            Slot::Empty | Slot::Quarantined(_) => (&[], &[], 0),
+            Slot::Running(instance) => {
+                let tag = if hears { instance.tag() } else { 0 };
+                (&self.load, instance.recorded_answers(), tag)
+            }
         };
-        if tape.pick(request, load, answers, answer, chosen).is_err() {
+        let written = tape.pick(request, load, answers, (answer, tag), chosen);
+        if written.is_err() {
             self.end_recording(recorded);
         }
     }

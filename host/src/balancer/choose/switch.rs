@@ -85,6 +85,7 @@ impl Balancer {
             self.patience.store(patience, Ordering::Relaxed);
             let predecessor = Arc::clone(&inner.plugin);
             let mut old = inner.make_way(next);
+            inner.begin_outcomes(self);
             // A trace is of one balancer, so the recording ends.
             inner.end_recording(&self.recorded);
             if takes_over && slow {
@@ -227,6 +228,9 @@ impl Inner {
         self.last_fault = None;
         self.budget = CostBudget::NEW;
         self.next_timed = TIMED;
+        if let Some(outcomes) = &self.outcomes {
+            outcomes.forget_dropped();
+        }
         // The counters are shown as those of the plugin, so they start anew.
         self.counters = Counters {
             switches,

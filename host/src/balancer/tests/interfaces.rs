@@ -160,10 +160,10 @@ fn what_a_plugin_learns_about_endpoints_is_replayed() {
                 rerun.table(fresh, &rows, heard, &facts).unwrap();
             }
             Event::Pick(pick) => {
-                assert_eq!(rerun.pick(&pick).unwrap(), pick.answer);
+                assert_eq!(rerun.pick(&pick).unwrap(), (pick.answer, 0));
                 answers.push(pick.answer);
             }
-            Event::Outcome { .. } => {}
+            Event::Ended { .. } | Event::Outcome { .. } => {}
         }
     }
     let [first, second] = [1, 0].map(Answer::Position);

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use super::super::wire;
 use crate::connect::ConnectError;
+use crate::endpoint::EndReason;
 use crate::policy::record::TryOutcome;
 
 /// Why a try failed.
@@ -53,6 +54,18 @@ impl Failure {
             Self::Timeout => "timeout",
             Self::Drained => "drained",
             Self::ClientTimeout => "request_timeout",
+        }
+    }
+
+    /// Why the try has ended, as the balancer hears.
+    pub(super) fn end_reason(&self) -> EndReason {
+        match self {
+            Self::ClientTimeout
+            | Self::Exchange(wire::Error::Client(_) | wire::Error::Request(_)) => EndReason::Client,
+            Self::Drained => EndReason::Drained,
+            Self::Connect(ConnectError::Full) => EndReason::Unsent,
+            failure if failure.is_timeout() => EndReason::Timeout,
+            _ => EndReason::Broken,
         }
     }
 

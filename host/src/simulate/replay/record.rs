@@ -69,6 +69,7 @@ impl Record {
                     sent.push((pick.now, chosen));
                     record.came.push(None);
                 }
+                Event::Ended { .. } => {}
                 Event::Outcome {
                     pick,
                     status,

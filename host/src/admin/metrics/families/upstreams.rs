@@ -47,6 +47,18 @@ impl Figures {
             self.each(|counters| counters.refused),
         )?;
         page.whole(
+            "pointsman_outcomes",
+            "Ended tries that the balancer was told of, if it hears of them",
+            counter,
+            self.each(|counters| counters.outcomes),
+        )?;
+        page.whole(
+            "pointsman_outcomes_dropped",
+            "Ended tries that the balancer was not told of, since too many waited",
+            counter,
+            self.each(|counters| counters.outcomes_dropped),
+        )?;
+        page.whole(
             "pointsman_instances",
             "Instances made of the balancer",
             counter,
