@@ -96,6 +96,38 @@ targets = [
     assert!(refused.contains("targets.distance"), "{refused}");
 }
 
+/// Only the outcomes of tries tell which targets have used up their quota.
+#[test]
+fn a_balancer_that_hears_of_outcomes_respects_quotas() {
+    let folder = tempfile::tempdir().unwrap();
+    let component = folder.path().join("quota.wasm");
+    fs::write(&component, guest("quota")).unwrap();
+    let names = [
+        component.to_str().unwrap(),
+        "round-robin",
+        "least-connections",
+    ];
+    let outcome = outcome(&["quota", "-b", names[0], "-b", names[1], "-b", names[2]]);
+    let errors = names.iter().enumerate().map(|(balancer, _)| {
+        let phases = outcome["outcomes"][balancer]["phases"].as_array().unwrap();
+        let share = |phase: &Value| {
+            let errors = phase["errors"]["error"].as_f64().unwrap();
+            errors / phase["requests"].as_f64().unwrap()
+        };
+        phases.iter().map(share).collect::<Vec<f64>>()
+    });
+    let errors: Vec<Vec<f64>> = errors.collect();
+    for phase in 0..2 {
+        let hears = errors[0][phase];
+        // Each target says it once in ten seconds.
+        assert!(hears < 0.01, "{errors:?}");
+        assert!(
+            errors[1][phase] > 10.0 * hears && errors[2][phase] > 10.0 * hears,
+            "{errors:?}"
+        );
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();

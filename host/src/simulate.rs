@@ -10,6 +10,7 @@ mod fleet;
 mod outcome;
 mod plot;
 mod prompts;
+mod quota;
 mod random;
 mod replay;
 mod report;

@@ -7,6 +7,7 @@ use std::collections::BinaryHeap;
 use super::batch::{Batch, Job, Progress};
 use super::cache::Cache;
 use super::prompts::Prompt;
+use super::quota::QuotaUse;
 use super::scenario::{FaultKind, Group};
 pub(super) use super::ticket::Ticket;
 
@@ -37,6 +38,8 @@ pub(super) struct Machine {
     /// Requests in progress, summed over time since the last call of [`Self::mean_working`].
     presence: f64,
     cache: Option<Cache>,
+    /// What it has served of its quota, if it has one.
+    pub(super) quota: Option<QuotaUse>,
     /// The queue and the batch, if it is an inference server that batches.
     batch: Option<Batch>,
     /// Time that a request and its response need on the network together.
@@ -75,6 +78,7 @@ impl Machine {
             queue: BinaryHeap::new(),
             presence: 0.0,
             cache: group.cache.map(|cache| Cache::new(cache.blocks)),
+            quota: group.quota.map(QuotaUse::new),
             batch: group.batch.map(Batch::new),
             distance: (group.distance * 1e6) as Time,
         }
@@ -275,6 +279,7 @@ mod tests {
             antagonist: None,
             cache: None,
             batch: None,
+            quota: None,
             labels: BTreeMap::new(),
             distance: 0.0,
         })

@@ -1,6 +1,7 @@
 //! Simulates one balancer with a fleet, event by event.
 
 mod events;
+mod outcomes;
 mod steps;
 
 use std::cmp::Reverse;
@@ -22,9 +23,10 @@ use super::{Affinity, Contender};
 use crate::balancer::{
     Balancer, Choice, ChoiceDetails, Engine, Observed, PickRequest, RequestFacts,
 };
-use crate::endpoint::{Endpoint, InFlight, Labels, LoadReport};
+use crate::endpoint::{EndReason, Endpoint, InFlight, Labels, LoadReport};
 use crate::upstream::UNANSWERED;
 use events::Event;
+use outcomes::end_at_once;
 
 const SECOND: f64 = 1e9;
 
@@ -51,7 +53,7 @@ struct Request {
 
 /// A gateway: its balancer, and all endpoints with the live numbers that this gateway has of them.
 struct Gateway {
-    balancer: Balancer,
+    balancer: Arc<Balancer>,
     endpoints: Vec<Arc<Endpoint>>,
 }
 
@@ -165,7 +167,8 @@ impl<'a> World<'a> {
             });
             let endpoints: Vec<_> = endpoints.collect();
             Gateway {
-                balancer,
+                // What it hears of ended tries, it hears at once.
+                balancer: balancer.shared(),
                 endpoints,
             }
         });
@@ -258,9 +261,9 @@ impl<'a> World<'a> {
                     .map(|prompt| prompt as &dyn RequestFacts),
                 note: None,
             };
-            let placed = |endpoint, details: ChoiceDetails| (endpoint, details.cost);
+            let placed = |endpoint, details: ChoiceDetails| (endpoint, details);
             let choice = gateway.balancer.place(pick, &request.tried, placed);
-            let Choice::Endpoint((endpoint, cost)) = choice else {
+            let Choice::Endpoint((endpoint, details)) = choice else {
                 return self.finish(slot, now, End::NoTarget);
             };
             if let (Affinity::Session, Some(key)) = (self.affinity, request.key) {
@@ -272,6 +275,7 @@ impl<'a> World<'a> {
             let machine = &mut self.machines[target];
             match machine.fault {
                 Some((FaultKind::Down, _)) => {
+                    end_at_once(details.notes, None, now);
                     if !self.fail(slot, &endpoint, now) {
                         return;
                     }
@@ -281,12 +285,22 @@ impl<'a> World<'a> {
                     if gateway.balancer.wants(Observed::Latency) {
                         endpoint.observe_latency(now / 1000, 0, endpoint.in_flight());
                     }
+                    end_at_once(details.notes, Some((500, None)), now);
                     return self.finish(slot, now, End::Error);
                 }
                 _ => {
+                    let quota = machine.quota.as_mut();
+                    if let Some(seconds) = quota.and_then(|quota| quota.take(now)) {
+                        if gateway.balancer.wants(Observed::Latency) {
+                            endpoint.observe_latency(now / 1000, 0, endpoint.in_flight());
+                        }
+                        end_at_once(details.notes, Some((429, Some(seconds))), now);
+                        return self.finish(slot, now, End::Error);
+                    }
                     let is_timed = gateway.balancer.wants(Observed::Body);
                     let in_flight = InFlight::new(endpoint);
-                    request.in_flight = Some(in_flight.weighing(cost, is_timed, now / 1000));
+                    let in_flight = in_flight.weighing(details.cost, is_timed, now / 1000);
+                    request.in_flight = Some(in_flight.noted(details.notes));
                     request.in_work = true;
                     let serial = request.serial;
                     let ticket = Ticket { slot, serial };
@@ -374,6 +388,7 @@ impl<'a> World<'a> {
                 self.first_byte(ticket, now);
             }
             self.learn(ticket.slot, now);
+            self.end_try(ticket.slot, EndReason::Complete, now);
             self.finish(ticket.slot, now, End::Answered);
         }
     }
@@ -381,6 +396,7 @@ impl<'a> World<'a> {
     /// Ends the request of the next client that gives up.
     fn give_up(&mut self, now: Time) {
         if let Some((_, ticket)) = self.deadlines.pop_front() {
+            self.end_try(ticket.slot, EndReason::Client, now);
             self.withdraw(ticket.slot, now);
             let target = self.requests[ticket.slot].target;
             self.finish(ticket.slot, now, End::Timeout);
@@ -425,6 +441,7 @@ impl<'a> World<'a> {
             return;
         };
         in_flight.note_body(|| now / 1000);
+        in_flight.note_bytes(0, || now / 1000);
         let gateway = &self.gateways[request.gateway];
         // Of a response that streams, it was observed with the first byte.
         if !request.is_answered && gateway.balancer.wants(Observed::Latency) {

@@ -25,6 +25,7 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
     shipped!("failures"),
     shipped!("gateways"),
     shipped!("prompts"),
+    shipped!("quota"),
     shipped!("steady"),
     shipped!("tokens"),
     shipped!("uneven"),
@@ -199,6 +200,8 @@ pub(super) struct Group {
     pub(super) cache: Option<Caching>,
     /// Makes each target a server that batches, on which `cores` have no effect.
     pub(super) batch: Option<Batching>,
+    /// Makes each target answer 429 when it has served its quota.
+    pub(super) quota: Option<Quota>,
     /// The labels of each target.
     #[serde(default)]
     pub(super) labels: BTreeMap<String, String>,
@@ -213,6 +216,16 @@ pub(super) struct Group {
 pub(super) struct Caching {
     /// Blocks that fit; the most recently used ones are kept.
     pub(super) blocks: u64,
+}
+
+/// How many requests a target serves in each period. Those beyond it are answered 429 at once, with the
+/// seconds until the next period in `Retry-After`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quota {
+    pub(super) requests: u64,
+    /// Length of a period. The first one begins with the simulation.
+    pub(super) every: f64,
 }
 
 /// A server that works in steps. A step takes `step` milliseconds, and more for each token that it

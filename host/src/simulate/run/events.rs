@@ -8,6 +8,7 @@ use super::super::fleet::{Ticket, Time};
 use super::super::outcome::SAMPLES;
 use super::super::scenario::{Fault, FaultKind};
 use super::{SECOND, World, is_valid};
+use crate::endpoint::EndReason;
 
 /// A scheduled event. These are rare, except for responses from targets at a distance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +102,7 @@ impl World<'_> {
             if !is_valid(&self.requests, target, ticket) {
                 continue;
             }
+            self.end_try(ticket.slot, EndReason::Broken, now);
             if let Some(in_flight) = self.withdraw(ticket.slot, now) {
                 let endpoint = Arc::clone(in_flight.shared());
                 drop(in_flight);

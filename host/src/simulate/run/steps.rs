@@ -60,6 +60,7 @@ impl World<'_> {
             return;
         };
         in_flight.note_body(|| now / 1000);
+        in_flight.note_bytes(0, || now / 1000);
         let gateway = &self.gateways[request.gateway];
         if gateway.balancer.wants(Observed::Latency) {
             let took = (now - request.sent) / 1000;

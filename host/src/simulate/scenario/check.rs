@@ -68,6 +68,12 @@ impl Scenario {
                     "targets.cache needs requests.prompts or .kinds: nothing else is cached".into(),
                 ));
             }
+            if let Some(quota) = group.quota {
+                flaws.push(positive("targets.quota.every", quota.every));
+                if quota.requests == 0 {
+                    flaws.push(Some("targets.quota.requests must be above 0".into()));
+                }
+            }
             if !(1..=65_535).contains(&group.weight) {
                 flaws.push(Some("targets.weight must be between 1 and 65535".into()));
             }
