@@ -27,6 +27,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("starvation", starvation),
     ("changes", changes),
     ("hostile", hostile),
+    ("outcomes", outcomes),
     ("large", large),
     ("repeat", repeat),
     ("output", output),
@@ -322,6 +323,19 @@ fn hostile(subject: &Subject) -> Result<Note, Wrong> {
     Ok(Fine(
         "it answers whatever the load says, up to 4294967295 requests and microseconds".into(),
     ))
+}
+
+/// Tries that end in every way, with numbers that no gateway has.
+fn outcomes(subject: &Subject) -> Result<Note, Wrong> {
+    let mut trial = Trial::new(subject, &[100; 5])?;
+    trial.has_hostile_ends = true;
+    for _ in 0..2000 {
+        trial.pick()?;
+    }
+    Ok(Fine(match trial.hears() {
+        true => "it hears of tries however they end".into(),
+        false => "it does not ask how its tries end".into(),
+    }))
 }
 
 fn large(subject: &Subject) -> Result<Note, Wrong> {

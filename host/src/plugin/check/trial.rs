@@ -7,8 +7,8 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::{Subject, progress, words};
-use crate::balancer::{Balancer, Choice, PickRequest};
-use crate::endpoint::Endpoint;
+use crate::balancer::{Balancer, Choice, ChoiceDetails, PickRequest};
+use crate::endpoint::{EndReason, Endpoint, TryNotes};
 use crate::named::Named;
 
 /// Seed of the random numbers of each trial.
@@ -35,6 +35,8 @@ pub(super) struct Trial {
     pub(super) refused: u64,
     /// Whether some requests are tied to an endpoint, as by a session.
     pub(super) sessions: bool,
+    /// Whether tries end in every way and with every number, and not just with an answer.
+    pub(super) has_hostile_ends: bool,
 }
 
 impl Trial {
@@ -52,6 +54,7 @@ impl Trial {
             picks: 0,
             refused: 0,
             sessions: false,
+            has_hostile_ends: false,
         };
         let table = (0..)
             .zip(weights)
@@ -121,17 +124,50 @@ impl Trial {
     pub(super) fn ask(&mut self, request: PickRequest<'_>) -> Result<Option<Arc<Endpoint>>, Wrong> {
         self.picks += 1;
         progress::pick();
-        let choice = self.balancer.pick(request, &[], |endpoint| endpoint);
+        let claim = |endpoint, details: ChoiceDetails| (endpoint, details.notes);
+        let choice = self.balancer.place(request, &[], claim);
         let (pick, count) = (self.picks, self.table.len());
         self.fault(|| format!("at pick {pick}, of {count} endpoints"))?;
         Ok(match choice {
-            Choice::Endpoint(endpoint) => Some(endpoint),
+            Choice::Endpoint((endpoint, notes)) => {
+                if let Some(notes) = notes {
+                    self.end(*notes);
+                }
+                Some(endpoint)
+            }
             Choice::Empty => None,
             Choice::Refused(_) => {
                 self.refused += 1;
                 None
             }
         })
+    }
+
+    /// Ends a try that the balancer hears of.
+    fn end(&mut self, mut notes: TryNotes) {
+        let now = self.now;
+        if !self.has_hostile_ends {
+            notes.note_status(200, None);
+            notes.note_bytes(1000, || now);
+            return notes.end(EndReason::Complete, now);
+        }
+        let chance = &mut self.chance;
+        if chance.bool() {
+            let seconds = [0, 1, 30, u32::MAX][chance.usize(0..4)];
+            let status = [0, 200, 429, 503, u16::MAX][chance.usize(0..5)];
+            notes.note_status(status, chance.bool().then_some(seconds));
+        }
+        let number = [0, now, u64::MAX][chance.usize(0..3)];
+        if chance.bool() {
+            notes.note_bytes(number, || number);
+        }
+        let why = EndReason::ALL[chance.usize(0..EndReason::ALL.len())];
+        notes.end(why, [now, number][chance.usize(0..2)]);
+    }
+
+    /// Whether the gateway has told the balancer how tries have ended.
+    pub(super) fn hears(&self) -> bool {
+        self.balancer.counters().outcomes > 0
     }
 
     /// Asks for each of these requests, and ignores the choices.
