@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Backend, Gateway, Raw, RawServer, Reply, guest, patch_upstream, refusing_address, until,
+    Backend, Gateway, Raw, RawServer, Reply, Setup, guest, patch_upstream, refusing_address, until,
 };
 use crate::record::replayed_bytes;
 use crate::retries::service;
@@ -164,6 +164,47 @@ fn a_balancer_hears_of_an_endpoint_that_accepts_no_connection() {
     gateway.get("/").expect(502);
     assert_eq!(last_of(&gateway, 2), "2 Broken None None 0 false");
     assert_eq!(heard(&gateway)[0], "1 Broken None None 0 false");
+}
+
+#[test]
+fn a_balancer_hears_of_a_client_that_leaves_before_the_response() {
+    let gateway = Gateway::start();
+    let (seen, requests) = channel();
+    let seen = Mutex::new(seen);
+    let server = RawServer::start(move |_, mut raw| {
+        raw.read_until("\r\n\r\n");
+        let _ = seen.lock().unwrap().send(());
+        raw.read_to_end();
+    });
+    gateway.balanced(&[(server.address, 100)]);
+    gateway.upload("hears", guest("hears")).expect(201);
+    patch_upstream(&gateway, &json!({"algorithm": "hears"}));
+    let client = ask(&gateway, "/", "");
+    requests.recv().unwrap();
+    drop(client);
+    assert_eq!(last_of(&gateway, 1), "1 Client None None 0 false");
+}
+
+#[test]
+fn a_balancer_hears_of_a_stream_when_it_has_ended() {
+    let gateway = Setup::new().arg("--stream-listen", "127.0.0.1:0").start();
+    let server = RawServer::start(|_, mut raw| {
+        raw.read_until("\n");
+        raw.send(b"hello").read_to_end();
+    });
+    gateway.balanced(&[(server.address, 100)]);
+    gateway.upload("hears", guest("hears")).expect(201);
+    patch_upstream(&gateway, &json!({"algorithm": "hears"}));
+    let stream = json!({"name": "s", "protocol": "tcp", "host": "u", "port": 80, "retries": 0});
+    gateway.admin_json("POST", "/services", &stream).expect(201);
+    let route = json!({"protocols": ["tcp"], "sources": [{"ip": "127.0.0.0/8"}]});
+    let path = "/services/s/routes";
+    gateway.admin_json("POST", path, &route).expect(201);
+    let mut client = Raw::connect(gateway.listener("stream", 0));
+    assert_eq!(client.send(b"hi\n").read_until("hello"), "hello");
+    assert_eq!(heard(&gateway), [""; 0]);
+    drop(client);
+    assert_eq!(last_of(&gateway, 1), "1 Complete None None 5 false");
 }
 
 #[test]
