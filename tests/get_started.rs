@@ -1,11 +1,10 @@
 //! Kong's get-started series, as Kong's documentation has it and as docs/get-started.md has it.
 
 use std::fs;
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use crate::harness::{Backend, Gateway, until};
+use crate::harness::{Backend, Gateway, refusing_address, until};
 
 /// Waits for a time from which six requests fall into one minute of the clock.
 fn early_in_a_minute() {
@@ -123,9 +122,7 @@ fn kongs_get_started_series_works_as_written() {
 fn the_commands_of_the_page_do_what_it_says() {
     let gateway = Gateway::start();
     let folder = tempfile::tempdir().unwrap();
-    // Both ports are taken at the same time, so that they differ.
-    let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let ports = ports.map(|port| port.local_addr().unwrap().port().to_string());
+    let ports = [(); 2].map(|()| refusing_address().port().to_string());
     let page = fs::read_to_string("../docs/get-started.md").unwrap();
     // Each answer ends its line.
     let mut commands = String::from(
