@@ -111,6 +111,21 @@ fn a_file_is_checked_by_the_flavor_of_the_settings() {
 }
 
 #[test]
+fn a_document_that_a_gateway_would_refuse_is_not_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    // A regular expression, but one that takes more memory than a route may have.
+    let nginx = "server { location / { proxy_pass http://a; }\n\
+                 location ~ \"^/(\\w{1,100}){1,40}$\" { deny all; } }";
+    let file = written(folder.path(), "nginx.conf", nginx);
+    let refused = pointsman(&["convert", &file]);
+    assert!(!refused.status.success() && refused.stdout.is_empty());
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let told =
+        format!("{file}: line 2: location ~ ^/(\\w{{1,100}}){{1,40}}$: cannot be expressed: ");
+    assert!(said.contains(&told), "{said}");
+}
+
+#[test]
 fn a_file_of_nginx_becomes_a_document_that_serves_its_requests() {
     let backend = Backend::start("a");
     let folder = tempfile::tempdir().unwrap();

@@ -109,11 +109,13 @@ pub fn config(arguments: &Arguments, settings: &Written) -> anyhow::Result<ExitC
         Arguments::Convert(convert) => {
             let (text, shown) = (read_text(&convert.file)?, convert.file.display());
             let is_manifest = declarative::is_manifest(&text);
+            let config = settings?;
+            let context = without_gateway(&config, Components::NONE);
             let converted = match is_manifest {
-                true => declarative::convert_kubernetes(&text),
-                false => declarative::convert_nginx(&text),
+                true => declarative::convert_kubernetes(&text, &context),
+                false => declarative::convert_nginx(&text, &context),
             };
-            let (document, left) = converted.map_err(|why| anyhow!("{shown}: {why}"))?;
+            let (document, left) = converted.map_err(|why| in_file(&convert.file, &why))?;
             for left in left {
                 eprintln!("{shown}: {left}");
             }
@@ -197,17 +199,27 @@ fn check(file: &Path, settings: Result<Config, config::Error>) -> anyhow::Result
     let shown = file.display();
     let text = Text::read(&text, syntax).map_err(|why| anyhow!("{shown}: {why}"))?;
     let config = settings?;
-    let context = NoGateway {
+    let components = Components::beside(&text, folder_of(file), config.balancer.upload);
+    let context = without_gateway(&config, components);
+    declarative::read(&text, &context)
+        .map_err(|mistakes| in_file(file, &mistakes.told(&text.lines()).join("\n")))?;
+    Ok(())
+}
+
+/// What a document is checked against without a gateway.
+fn without_gateway(config: &Config, components: Components) -> NoGateway {
+    NoGateway {
         flavor: config.proxy.router_flavor,
         pattern_memory: config.proxy.route_regex_memory,
-        components: Components::beside(&text, folder_of(file), config.balancer.upload),
-    };
-    declarative::read(&text, &context).map_err(|mistakes| {
-        let told = mistakes.told(&text.lines());
-        let told: Vec<String> = told.iter().map(|told| format!("{shown}: {told}")).collect();
-        anyhow!(told.join("\n"))
-    })?;
-    Ok(())
+        components,
+    }
+}
+
+/// What is wrong with a file, one mistake a line, each with the name of the file.
+fn in_file(file: &Path, wrong: &str) -> anyhow::Error {
+    let shown = file.display();
+    let lines = wrong.lines().map(|line| format!("{shown}: {line}"));
+    anyhow!(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// What an import changes, or would change.
@@ -217,15 +229,7 @@ fn changes(
     settings: Result<Config, config::Error>,
 ) -> anyhow::Result<Value> {
     let (text, syntax) = read(&import.file)?;
-    let shown = import.file.display();
-    let in_file = |error: anyhow::Error| {
-        let told = error.to_string();
-        let told: Vec<String> = told
-            .lines()
-            .map(|told| format!("{shown}: {told}"))
-            .collect();
-        anyhow!(told.join("\n"))
-    };
+    let in_file = |error: anyhow::Error| in_file(&import.file, &error.to_string());
     match &import.location.data_dir {
         None => {
             let path = format!("/pointsman/config?dry_run={is_trial}");

@@ -6,7 +6,7 @@
 //! lines, `collect.rs` finds the entities in them, `ids.rs` gives ids to those without one, `read.rs`
 //! makes rows of them, and `check.rs` checks the rows as the Admin API does. `mistakes.rs` has the
 //! errors in Kong's shapes. `nginx.rs` and
-//! `kubernetes.rs` make documents of other files.
+//! `kubernetes.rs` make documents of other files, which `origins.rs` checks.
 
 mod check;
 mod collect;
@@ -23,6 +23,7 @@ mod item;
 mod kubernetes;
 mod mistakes;
 mod nginx;
+mod origins;
 mod read;
 mod syntax;
 #[cfg(test)]

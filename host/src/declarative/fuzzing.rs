@@ -48,7 +48,7 @@ pub fn nginx(input: &[u8]) {
     let Ok(input) = std::str::from_utf8(input) else {
         return;
     };
-    match convert_nginx(input) {
+    match convert_nginx(input, &AROUND) {
         Ok((document, left)) => {
             let text = Text::read(&document, Syntax::Yaml);
             let text = text.unwrap_or_else(|_| panic!("it cannot be read: {document}"));

@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::context::NoGateway;
 use super::export::document;
+use super::origins::Origins;
 use super::syntax::{Lines, Step, documents};
 use crate::entity::Row;
 use backends::Backends;
@@ -82,6 +84,26 @@ impl<'r> At<'r> {
         self.value.get(name)?.as_u64()
     }
 
+    /// The line, and what the value is: the line, the resource and the field.
+    fn told(&self) -> (usize, String) {
+        let steps = [&*self.resource.steps, &*self.steps].concat();
+        let line = self.resource.lines.of(&steps).unwrap_or(0);
+        let Resource {
+            kind,
+            namespace,
+            name,
+            ..
+        } = self.resource;
+        let field = match super::mistakes::shown_steps(&self.steps) {
+            field if field.is_empty() => field,
+            field => format!(": {field}"),
+        };
+        (
+            line,
+            format!("line {line}: {kind} {namespace}/{name}{field}"),
+        )
+    }
+
     /// The name of a resource of this kind and group that this refers to, with its namespace.
     fn refers(&self, kind: &str, group: &str) -> Option<(String, String)> {
         let is_kind = self.text("kind").unwrap_or(kind) == kind;
@@ -115,21 +137,8 @@ struct Left(BTreeMap<usize, Vec<String>>);
 
 impl Left {
     fn add(&mut self, at: &At<'_>, why: &str) {
-        let steps = [&*at.resource.steps, &*at.steps].concat();
-        let line = at.resource.lines.of(&steps).unwrap_or(0);
-        let Resource {
-            kind,
-            namespace,
-            name,
-            ..
-        } = at.resource;
-        let field = super::mistakes::shown_steps(&at.steps);
-        let field = if field.is_empty() {
-            field
-        } else {
-            format!(" {field}:")
-        };
-        let told = format!("line {line}: {kind} {namespace}/{name}:{field} {why}");
+        let (line, place) = at.told();
+        let told = format!("{place}: {why}");
         let of_line = self.0.entry(line).or_default();
         if !of_line.contains(&told) {
             of_line.push(told);
@@ -159,6 +168,34 @@ struct Lists {
     routes: Vec<Value>,
     upstreams: Vec<Value>,
     certificates: Vec<Value>,
+    origins: Origins,
+}
+
+impl Lists {
+    /// Adds a service that was made of this value.
+    fn add_service(&mut self, service: Row, of: &At<'_>) {
+        self.origins
+            .add("services", self.services.len(), of.told().1);
+        self.services.push(service.into());
+    }
+
+    /// Adds a route without a service, likewise.
+    fn add_route(&mut self, route: Value, of: &At<'_>) {
+        self.origins.add("routes", self.routes.len(), of.told().1);
+        self.routes.push(route);
+    }
+
+    fn add_upstream(&mut self, upstream: Row, of: &At<'_>) {
+        self.origins
+            .add("upstreams", self.upstreams.len(), of.told().1);
+        self.upstreams.push(upstream.into());
+    }
+
+    fn add_certificate(&mut self, certificate: Value, of: &At<'_>) {
+        self.origins
+            .add("certificates", self.certificates.len(), of.told().1);
+        self.certificates.push(certificate);
+    }
 }
 
 /// Whether a text is a manifest of Kubernetes rather than a file of nginx.
@@ -169,11 +206,15 @@ pub(crate) fn is_manifest(text: &str) -> bool {
     lines.any(|line| line.starts_with("apiVersion"))
 }
 
-/// The document for manifests, and a line for each part of them that it does not express.
+/// The document for manifests, and a line for each part of them that it does not express. A gateway with
+/// these settings would take it.
 ///
 /// # Errors
-/// The text cannot be read: where, and why.
-pub(crate) fn convert_kubernetes(text: &str) -> Result<(String, Vec<String>), String> {
+/// The text cannot be read, or there is no entity for a part of it: where, and why, one mistake a line.
+pub(crate) fn convert_kubernetes(
+    text: &str,
+    context: &NoGateway,
+) -> Result<(String, Vec<String>), String> {
     let mut resources = Vec::new();
     for (value, lines) in documents(text)? {
         collect(value, &std::rc::Rc::new(lines), Vec::new(), &mut resources);
@@ -195,8 +236,9 @@ pub(crate) fn convert_kubernetes(text: &str) -> Result<(String, Vec<String>), St
             top.insert(name.into(), list.into());
         }
     }
+    let document = lists.origins.checked(document(&top), context)?;
     let left = left.0.into_values().flatten();
-    Ok((document(&top), left.collect()))
+    Ok((document, left.collect()))
 }
 
 /// Takes the resources out of a document, which may be a list of them.

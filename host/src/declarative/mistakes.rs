@@ -205,49 +205,69 @@ impl Mistakes {
 
     /// A line for each error: the line of the text, the entity, the field, and what is wrong.
     pub(crate) fn told(&self, lines: &Lines) -> Vec<String> {
-        let mut told = Vec::new();
+        let texts = self.texts().into_iter().map(|(steps, text)| {
+            let at = steps.and_then(|steps| lines.of(&steps)).unwrap_or(0);
+            (at, format!("{}{text}", numbered(at)))
+        });
+        let mut told: Vec<(usize, String)> = texts.collect();
+        told.sort_by_key(|(line, _)| *line);
+        self.bounded(told.into_iter().map(|(_, text)| text).collect())
+    }
+
+    /// The same with what a caller says of the place of each error, in place of its line.
+    pub(super) fn told_of(&self, origin: impl Fn(&[Step]) -> String) -> Vec<String> {
+        let texts = self.texts().into_iter();
+        let told = texts.map(|(steps, text)| origin(&steps.unwrap_or_default()) + &text);
+        self.bounded(told.collect())
+    }
+
+    /// The errors with the place of each one, unless it is about the whole text.
+    fn texts(&self) -> Vec<(Option<Vec<Step>>, String)> {
+        let mut texts = Vec::new();
         for loose in &self.loose {
-            let whole = Step::Name("error".into());
-            if loose.steps == [whole] {
-                told.push((0, loose.message.clone()));
+            let message = format!("{}{}", loose.message, hinted(loose.hint.as_ref()));
+            if loose.steps == [Step::Name("error".into())] {
+                texts.push((None, message));
             } else {
-                let message = format!("{}{}", loose.message, hinted(loose.hint.as_ref()));
-                told.push(line(lines, &loose.steps, "", &message));
+                let text = format!("{}: {message}", shown_steps(&loose.steps));
+                texts.push((Some(loose.steps.clone()), text));
             }
         }
         for wrong in self.items.values() {
             let own = steps(&wrong.path);
+            let place = shown_steps(&own);
             let name = ["name", "username", "prefix", "target", "kid", "id"];
             let name = name
                 .iter()
                 .find_map(|field| wrong.entity.get(*field).and_then(Value::as_str));
             let name = name.map(|name| format!(" ({name})")).unwrap_or_default();
             for message in &wrong.messages {
-                told.push(line(lines, &own, &name, message));
+                texts.push((Some(own.clone()), format!("{place}{name}: {message}")));
             }
             let mut leaves = Vec::new();
             collect(&wrong.fields, &mut Vec::new(), &mut leaves);
             for (field, message) in leaves {
                 let steps: Vec<Step> = own.iter().chain(&field).cloned().collect();
-                let (at, _) = line(lines, &steps, "", "");
-                let place = shown_steps(&own);
                 let field = dotted(&field);
                 let hint = hinted(wrong.hints.get(&field));
                 let field = match field.strip_prefix(ENTITY) {
                     Some(_) => String::new(),
                     None => format!(" {field}:"),
                 };
-                told.push((
-                    at,
-                    format!("{}{place}{name}:{field} {message}{hint}", numbered(at)),
+                texts.push((
+                    Some(steps),
+                    format!("{place}{name}:{field} {message}{hint}"),
                 ));
             }
         }
-        told.sort_by_key(|(line, _)| *line);
+        texts
+    }
+
+    /// The first ones of these lines, and how many more there are.
+    fn bounded(&self, mut told: Vec<String>) -> Vec<String> {
         // Until here, all messages inside one field were counted as one.
         let more = self.more + told.len().saturating_sub(MOST);
         told.truncate(MOST);
-        let mut told: Vec<String> = told.into_iter().map(|(_, text)| text).collect();
         if more > 0 {
             told.push(format!("and {more} more"));
         }
@@ -268,12 +288,6 @@ fn dotted(field: &[Step]) -> String {
         Step::Index(index) => (index + 1).to_string(),
     });
     names.collect::<Vec<_>>().join(".")
-}
-
-fn line(lines: &Lines, steps: &[Step], name: &str, message: &str) -> (usize, String) {
-    let at = lines.of(steps).unwrap_or(0);
-    let place = shown_steps(steps);
-    (at, format!("{}{place}{name}: {message}", numbered(at)))
 }
 
 fn numbered(line: usize) -> String {

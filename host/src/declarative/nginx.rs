@@ -23,22 +23,31 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::context::NoGateway;
 use super::export::document;
+use super::origins::Origins;
 use crate::entity::{Kind, Row};
+use crate::policy;
 pub(super) use answers::refusal;
 use grammar::Directive;
 use inherited::Inherited;
 pub(super) use paths::escaped;
 use servers::Servers;
+use upstreams::Converted;
 
 /// The tag of routes that answer requests for what is not converted.
 pub(super) const CLOSED: &str = "not-converted";
 
-/// The document for a file of nginx, and a line for each directive that it does not express.
+/// The document for a file of nginx, and a line for each directive that it does not express. A gateway
+/// with these settings would take it.
 ///
 /// # Errors
-/// The file is not one of nginx, or its hosts cannot be told apart: where, and why.
-pub(crate) fn convert_nginx(text: &str) -> Result<(String, Vec<String>), String> {
+/// The file is not one of nginx, or its hosts cannot be told apart, or there is no entity for some of its
+/// directives: where, and why, one mistake a line.
+pub(crate) fn convert_nginx(
+    text: &str,
+    context: &NoGateway,
+) -> Result<(String, Vec<String>), String> {
     let directives = dump::read(text)?;
     let (mut left, mut lists) = (Left::default(), Lists::default());
     let mut servers = Servers::default();
@@ -60,7 +69,8 @@ pub(crate) fn convert_nginx(text: &str) -> Result<(String, Vec<String>), String>
             top.insert(name.into(), list.into());
         }
     }
-    Ok((document(&top), left.lines()))
+    let document = lists.origins.checked(document(&top), context)?;
+    Ok((document, left.lines()))
 }
 
 /// The lists of a document.
@@ -70,6 +80,38 @@ struct Lists {
     /// Routes that answer requests themselves.
     routes: Vec<Value>,
     upstreams: Vec<Value>,
+    origins: Origins,
+}
+
+impl Lists {
+    fn add_upstream(&mut self, directive: &Directive, upstream: Converted<'_>) {
+        let place = self.upstreams.len();
+        self.origins.add("upstreams", place, told(directive));
+        for (number, server) in upstream.servers.into_iter().enumerate() {
+            let (around, own) = (("upstreams", place), ("targets", number));
+            self.origins.add_inside(around, own, told(server));
+        }
+        self.upstreams.push(upstream.row.into());
+    }
+
+    /// Adds a service. `origin` is the directive that it was made of, as [`told`] has it.
+    fn add_service(&mut self, service: Row, origin: &str) {
+        let place = self.services.len();
+        self.origins.add("services", place, origin.to_owned());
+        self.services.push(service.into());
+    }
+
+    /// Adds a route without a service, likewise.
+    fn add_route(&mut self, route: Row, origin: &str) {
+        let place = self.routes.len();
+        self.origins.add("routes", place, origin.to_owned());
+        self.routes.push(route.into());
+    }
+}
+
+/// A directive with its line.
+fn told(directive: &Directive) -> String {
+    format!("line {}: {}", directive.line, directive.words.join(" "))
 }
 
 /// What the document does not express, by line.
@@ -79,8 +121,7 @@ struct Left(BTreeMap<usize, Vec<String>>);
 impl Left {
     /// Adds a directive, once for each reason: it may hold for many locations.
     fn add(&mut self, directive: &Directive, why: &str) {
-        let words = directive.words.join(" ");
-        let told = format!("line {}: {words}: {why}", directive.line);
+        let told = format!("{}: {why}", told(directive));
         let of_line = self.0.entry(directive.line).or_default();
         if !of_line.contains(&told) {
             of_line.push(told);
@@ -95,6 +136,15 @@ impl Left {
 /// Whether there can be an entity with these fields, whose references are named elsewhere.
 fn is_valid(kind: Kind, row: &Row) -> bool {
     kind.declaration().create(Uuid::nil(), row.clone()).is_ok()
+}
+
+/// Whether there can be a plugin with this name and these settings.
+fn is_valid_plugin(plugin: &Value) -> bool {
+    let created = plugin.as_object().and_then(|row| {
+        let declaration = Kind::Plugin.declaration();
+        declaration.create(Uuid::nil(), row.clone()).ok()
+    });
+    created.is_some_and(|row| policy::check_row(&row).is_ok())
 }
 
 /// Reads the top of a file, or its block `http`.
@@ -124,7 +174,9 @@ fn file<'d>(
                 if is_taken {
                     return Err(format!("line {}: duplicate upstream \"{name}\"", directive.line));
                 }
-                lists.upstreams.extend(upstreams::upstream(directive, left));
+                if let Some(upstream) = upstreams::upstream(directive, left) {
+                    lists.add_upstream(directive, upstream);
+                }
             }
             "server" => servers.add(directive, inherited, left),
             "include" if inherited.guards.iter().any(|own| own.line == directive.line) => left.add(

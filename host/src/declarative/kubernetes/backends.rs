@@ -197,39 +197,45 @@ impl<'r> Backends<'r> {
     }
 }
 
-/// The targets of backends, each of whose weight is shared by its addresses.
+/// The targets of backends, each of whose weight is shared by its addresses. An address of several
+/// backends is one target with the sum of its shares.
 fn weighted(parts: &[(Vec<(String, u64)>, u64)]) -> Vec<(String, u64)> {
     let counts = parts.iter().map(|(addresses, _)| addresses.len() as u64);
     let shared = counts
         .filter(|count| *count > 0)
         .fold(1, least_common_multiple);
     let share = |weight: u64, count: u64| u128::from(weight) * u128::from(shared / count.max(1));
-    let shares = parts
-        .iter()
-        .map(|(addresses, weight)| share(*weight, addresses.len() as u64));
-    let largest = shares.max().unwrap_or(0);
-    let divisor = u128::from(shared).max(1);
-    let mut targets = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    let mut targets: Vec<(String, u128)> = Vec::new();
     for (addresses, weight) in parts {
         let own = share(*weight, addresses.len() as u64);
-        // Without a remainder where all weights are multiples, and within the bound otherwise.
-        let own = if parts.len() == 1 {
-            u128::from(u64::from(*weight > 0)) * 100
-        } else if largest <= u128::from(MOST) {
-            own
-        } else {
-            (own * u128::from(MOST)).div_ceil(largest.max(divisor))
-        };
-        let own = u64::try_from(own).unwrap_or(MOST).min(MOST);
         for (address, port) in addresses {
             let target = match address.contains(':') {
                 true => format!("[{address}]:{port}"),
                 false => format!("{address}:{port}"),
             };
-            targets.push((target, own));
+            let place = *places.entry(target.to_lowercase()).or_insert(targets.len());
+            match targets.get_mut(place) {
+                Some((_, known)) => *known = known.saturating_add(own),
+                None => targets.push((target, own)),
+            }
         }
     }
-    targets
+    let largest = targets.iter().map(|(_, own)| *own).max().unwrap_or(0);
+    let divisor = u128::from(shared).max(1);
+    let weight = |own: u128| {
+        // Without a remainder where all weights are multiples, and within the bound otherwise.
+        let own = if parts.len() == 1 {
+            u128::from(own > 0) * 100
+        } else if largest <= u128::from(MOST) {
+            own
+        } else {
+            (own * u128::from(MOST)).div_ceil(largest.max(divisor))
+        };
+        u64::try_from(own).unwrap_or(MOST).min(MOST)
+    };
+    let targets = targets.into_iter();
+    targets.map(|(target, own)| (target, weight(own))).collect()
 }
 
 fn least_common_multiple(one: u64, other: u64) -> u64 {
@@ -288,12 +294,15 @@ mod tests {
             let all = weighted(parts).into_iter();
             all.map(|(_, weight)| weight).collect::<Vec<_>>()
         };
-        assert_eq!(weights(&[part(2, 9), part(1, 1)]), [9, 9, 2]);
-        assert_eq!(weights(&[part(1, 1), part(1, 0)]), [1, 0]);
+        let one = |weight| (vec![("a".to_owned(), 80)], weight);
+        assert_eq!(weights(&[part(2, 9), one(1)]), [9, 9, 2]);
+        assert_eq!(weights(&[part(1, 1), one(0)]), [1, 0]);
         assert_eq!(weights(&[part(3, 7)]), [100, 100, 100]);
         assert_eq!(
-            weights(&[part(1, 1_000_000), part(1, 500_000)]),
+            weights(&[part(1, 1_000_000), one(500_000)]),
             [65_535, 32_768]
         );
+        // The first address of each is the same one.
+        assert_eq!(weights(&[part(1, 3), part(2, 4)]), [10, 4]);
     }
 }

@@ -352,7 +352,7 @@ fn certificates(
             None => {
                 let id = super::super::ids::of("certificates", &cert);
                 let row = json!({ "id": id, "cert": cert, "key": key, "snis": [sni] });
-                lists.certificates.push(row);
+                lists.add_certificate(row, reference);
             }
         }
     }

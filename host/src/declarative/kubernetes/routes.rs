@@ -35,8 +35,15 @@ pub(super) fn convert(
                 left.add(&spec, "it has no rules");
             }
             for (number, rule) in rules.drain(..).enumerate() {
+                let (namespace, name) = (&route.namespace, &route.name);
+                let key = (namespace.clone(), name.clone());
+                // Routes of the two kinds may have one name.
+                let name = match is_grpc && manifests.find("HTTPRoute", &key).is_some() {
+                    true => format!("{namespace}.{name}.grpc.{}", number + 1),
+                    false => format!("{namespace}.{name}.{}", number + 1),
+                };
                 let mut converting = Rule {
-                    name: format!("{}.{}.{}", route.namespace, route.name, number + 1),
+                    name,
                     is_grpc,
                     is_guarded: guarded.contains(route, &spec),
                     entries: &entries,
@@ -114,7 +121,7 @@ impl Rule<'_> {
                 };
                 match route {
                     Some(route) if destination.is_some() => passed.push(route),
-                    Some(route) => self.lists.routes.push(route),
+                    Some(route) => self.lists.add_route(route, rule),
                     None => self.close(rule, name, matched, entry),
                 }
             }
@@ -124,7 +131,7 @@ impl Rule<'_> {
         {
             let mut service = self.service(rule, &filters, &destination);
             service.insert("routes".into(), passed.into());
-            self.lists.services.push(service.into());
+            self.lists.add_service(service, rule);
         }
     }
 
@@ -140,7 +147,7 @@ impl Rule<'_> {
         route.insert("id".into(), Uuid::from_bytes(id).to_string().into());
         route.insert("tags".into(), json!([CLOSED]));
         route.insert("plugins".into(), json!([refusal(503)]));
-        self.lists.routes.push(route.into());
+        self.lists.add_route(route.into(), rule);
     }
 
     fn service(&mut self, rule: &At<'_>, filters: &Filters, destination: &Destination) -> Row {
@@ -164,7 +171,9 @@ impl Rule<'_> {
                 service.insert("host".into(), self.name.as_str().into());
             }
         }
-        self.lists.upstreams.extend(upstream.map(Value::from));
+        if let Some(upstream) = upstream {
+            self.lists.add_upstream(upstream, rule);
+        }
         if destination.is_h2c && !self.is_grpc {
             service.insert("pointsman".into(), json!({ "http2": true }));
         }

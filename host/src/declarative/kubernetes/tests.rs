@@ -7,16 +7,18 @@ use crate::config::RouterFlavor;
 use crate::declarative::{Components, Configuration, NoGateway, Syntax, Text, read};
 use crate::entity::Kind;
 
+/// What a gateway with the default settings takes.
+const CONTEXT: NoGateway = NoGateway {
+    flavor: RouterFlavor::TraditionalCompatible,
+    pattern_memory: 64 << 20,
+    components: Components::NONE,
+};
+
 /// Converts manifests, and reads the document.
 fn converted(text: &str) -> (Configuration, Vec<String>) {
-    let (document, left) = convert_kubernetes(text).unwrap();
+    let (document, left) = convert_kubernetes(text, &CONTEXT).unwrap();
     let text = Text::read(&document, Syntax::Yaml).unwrap();
-    let context = NoGateway {
-        flavor: RouterFlavor::default(),
-        pattern_memory: 64 << 20,
-        components: Components::NONE,
-    };
-    let read = read(&text, &context);
+    let read = read(&text, &CONTEXT);
     let read = read.map_err(|mistakes| (mistakes.told(&text.lines()), document));
     (read.unwrap(), left)
 }
@@ -318,6 +320,29 @@ backendRefs: [{name: s, port: 80}]",
 }
 
 #[test]
+fn what_no_entity_can_be_is_refused_with_its_line() {
+    let text = with_rule("backendRefs: [{name: a..b, port: 80}]");
+    let wrong = convert_kubernetes(&text, &CONTEXT).unwrap_err();
+    let told = "spec.rules[0]: cannot be expressed: services[0]";
+    assert!(
+        wrong.starts_with("line ") && wrong.contains(told),
+        "{wrong}"
+    );
+    assert_eq!(wrong.lines().count(), 1, "{wrong}");
+}
+
+#[test]
+fn routes_of_the_two_kinds_may_have_one_name() {
+    let http = with_rule("backendRefs: [{name: s, port: 80}, {name: s, port: 80}]");
+    let (_, route) = http.split_once("---\n").unwrap();
+    let both = format!("{http}---\n{}", route.replace("HTTPRoute", "GRPCRoute"));
+    let (read, _) = converted(&both);
+    assert_eq!(rows(&read, Kind::Service).len(), 2);
+    // A backend that is named twice is one target.
+    assert_eq!(rows(&read, Kind::Target).len(), 2);
+}
+
+#[test]
 fn durations_have_units() {
     for (text, millis) in [
         ("10s", Some(10_000)),
@@ -347,11 +372,12 @@ fn manifest() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whatever the manifests hold, the outcome is a document or an error.
+    /// Whatever the manifests hold, the outcome is a document that a gateway takes, or an error.
     #[test]
     fn any_manifest_is_converted_or_refused(text in manifest()) {
-        if let Ok((document, _)) = convert_kubernetes(&text) {
-            prop_assert!(Text::read(&document, Syntax::Yaml).is_ok());
+        if let Ok((document, _)) = convert_kubernetes(&text, &CONTEXT) {
+            let text = Text::read(&document, Syntax::Yaml).unwrap();
+            prop_assert!(read(&text, &CONTEXT).is_ok());
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::Left;
 use super::grammar::Directive;
 use super::inherited::Inherited;
+use super::{Left, is_valid_plugin};
 
 /// Which clients a location is for.
 #[derive(Debug, PartialEq)]
@@ -15,6 +15,10 @@ pub(super) enum Access {
     Some(Value),
 }
 
+fn is_range(range: &str) -> bool {
+    is_valid_plugin(&json!({ "name": "ip-restriction", "config": { "allow": [range] } }))
+}
+
 /// Which clients the directives of a location let pass. They hold in their order, and those that match
 /// none pass; here `deny` comes before `allow`, so that no client passes that nginx refuses.
 pub(super) fn access(inherited: &Inherited<'_>, left: &mut Left) -> Access {
@@ -23,6 +27,7 @@ pub(super) fn access(inherited: &Inherited<'_>, left: &mut Left) -> Access {
     let is_any = |satisfy: &Directive| satisfy.value() == "any";
     let is_either = inherited.get("satisfy").is_some_and(is_any);
     let mut others = !is_either || inherited.authentication().is_empty();
+    let mut refuses_unknown = false;
     for directive in &inherited.access {
         let (is_allowed, range) = (directive.name() == "allow", directive.value());
         match range {
@@ -32,6 +37,10 @@ pub(super) fn access(inherited: &Inherited<'_>, left: &mut Left) -> Access {
             }
             // Connections over Unix sockets, which are not converted.
             "unix:" => {}
+            range if !is_range(range) => {
+                left.add(directive, "this is no address, nor a range of addresses");
+                refuses_unknown |= !is_allowed;
+            }
             range => {
                 if !is_allowed && !allow.is_empty() {
                     let why = "these clients are refused even if an earlier line allows them";
@@ -41,6 +50,10 @@ pub(super) fn access(inherited: &Inherited<'_>, left: &mut Left) -> Access {
                 list.push(range.to_owned());
             }
         }
+    }
+    // It is not known whom such a line refuses.
+    if refuses_unknown {
+        return Access::None;
     }
     if others {
         allow.clear();

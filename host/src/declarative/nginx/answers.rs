@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::grammar::Directive;
+use super::is_valid_plugin;
 
 /// An answer of the gateway itself, as a plugin.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +71,9 @@ pub(super) fn of_return(directive: &Directive) -> Result<Answer, &'static str> {
         return Err("only texts without variables are converted");
     }
     let mut plugin = refusal(status);
+    if text.is_empty() {
+        return Ok(Answer::Plugin(plugin));
+    }
     plugin["config"]["body"] = text.as_str().into();
     plugin["config"]["content_type"] = "text/plain".into();
     Ok(Answer::Plugin(plugin))
@@ -93,5 +97,9 @@ fn location(status: u16, text: &str) -> Result<Answer, &'static str> {
             "only redirects without variables, or with $host and $request_uri, are converted",
         );
     }
-    Ok(Answer::Plugin(redirect(status, start, keeps_path)))
+    let plugin = redirect(status, start, keeps_path);
+    match is_valid_plugin(&plugin) {
+        true => Ok(Answer::Plugin(plugin)),
+        false => Err("no redirect can lead there"),
+    }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Left;
 use super::inherited::Inherited;
+use super::{Left, is_valid_plugin};
 use crate::entity::Row;
 
 /// What endpoints are sent beside the headers of the request.
@@ -27,6 +27,12 @@ const OWN: [(&str, &[&str]); 6] = [
     ("upgrade", &["$http_upgrade"]),
 ];
 
+fn is_header(name: &str, value: &str) -> bool {
+    let config = json!({ "add": { "headers": [format!("{name}:{value}")] } });
+    !name.contains(':')
+        && is_valid_plugin(&json!({ "name": "request-transformer", "config": config }))
+}
+
 impl Headers {
     pub(super) fn read(inherited: &Inherited<'_>, left: &mut Left) -> Self {
         let mut headers = Self::default();
@@ -44,10 +50,12 @@ impl Headers {
                 ("host", "$host" | "$http_host") => headers.preserves_host = true,
                 ("host", "$proxy_host") | ("connection", _) => {}
                 _ if is_own => {}
+                (_, "") if !is_header(name, "x") => {}
                 (_, "") => remove.push(name.clone()),
                 _ if value.contains('$') || value.contains("{vault://") => {
                     left.add(directive, "only texts without variables are converted");
                 }
+                _ if !is_header(name, value) => left.add(directive, "there is no such header"),
                 _ => set.push(format!("{name}:{value}")),
             }
         }

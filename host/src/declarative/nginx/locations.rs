@@ -13,7 +13,7 @@ use super::inherited::{Inherited, is_harmless, is_inherited};
 use super::paths::{Comparison, LocationMatch};
 use super::routes::{Converting, Outcome};
 use super::server::Server;
-use super::{Left, is_valid};
+use super::{Left, is_valid, told};
 use crate::entity::{Kind, Row};
 
 /// A location with what holds in it.
@@ -52,6 +52,7 @@ impl Converting<'_> {
             comparison: Comparison::Prefix,
             text: "/".into(),
         };
+        self.origin = told(server.directive);
         if !closes.is_empty() {
             for (directive, why) in closes {
                 let why = format!("{why}: all requests for its server are answered with 503");
@@ -94,6 +95,7 @@ impl Converting<'_> {
         // The routes of other servers are not for these hosts.
         if !has_all && server.hosts.iter().any(|host| !host.is_empty()) {
             let answer = Answer::Plugin(refusal(404));
+            self.origin = told(server.directive);
             self.place(server, &all, None, false, &|_| {
                 Outcome::Answered(answer.clone())
             });
@@ -135,6 +137,7 @@ impl Converting<'_> {
         location: &Location<'_>,
         all: &[Location<'_>],
     ) -> bool {
+        self.origin = told(location.directive);
         let mut outcome = self.outcome(location);
         let place = &location.place;
         // A regular expression comes before this prefix, but not before the one around it.
@@ -150,14 +153,14 @@ impl Converting<'_> {
             let paths = place.paths(self.number, None);
             (paths.is_wider, paths.paths)
         };
-        if !place.text.starts_with('/') && place.is_prefix() {
+        let is_pattern = matches!(place.comparison, Comparison::Pattern { .. });
+        if !is_pattern && (!place.text.starts_with('/') || place.text.contains("//")) {
             self.left.add(
                 location.directive,
-                "paths begin with /: no request is compared with it",
+                "paths begin with /, and have no // in them: no request is compared with it",
             );
             return false;
         }
-        let is_pattern = matches!(place.comparison, Comparison::Pattern { .. });
         let why = if location.is_nested && is_pattern {
             Some(
                 "a regular expression inside a location: all requests that match it are answered \

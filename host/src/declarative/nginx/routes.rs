@@ -5,17 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::answers::{Answer, refusal};
+use super::answers::{Answer, Redirect, refusal};
 use super::grammar::Directive;
 use super::paths::{LocationMatch, Paths, before_all, pattern};
 use super::server::Server;
-use super::{CLOSED, Left, Lists};
+use super::{CLOSED, Left, Lists, is_valid_plugin, told};
 use crate::entity::Row;
 
 /// Adds routes to the lists of a document.
 pub(super) struct Converting<'a> {
     /// Counts the locations, for the order of regular expressions.
     pub(super) number: usize,
+    /// The directive of which routes are being made, with its line; empty for none.
+    pub(super) origin: String,
     /// The ranks of wildcards among each other.
     pub(super) ranks: &'a BTreeMap<String, usize>,
     pub(super) left: &'a mut Left,
@@ -51,6 +53,7 @@ impl Converting<'_> {
 
     /// Answers requests that a rewrite of a server is for, before all its locations.
     pub(super) fn rewrite(&mut self, rewrite: &Directive, server: &Server<'_>) {
+        self.origin = told(rewrite);
         let (path, _) = pattern(rewrite.value(), false);
         let why = format!("not converted: requests for {path} are answered with 503");
         self.left.add(rewrite, &why);
@@ -67,6 +70,8 @@ impl Converting<'_> {
     /// Answers requests whose path has one of these characters escaped. nginx would compare the
     /// character with its locations, some of which refuse requests; the gateway does not.
     pub(super) fn close_escaped(&mut self, server: &Server<'_>, characters: &BTreeSet<char>) {
+        self.origin = told(server.directive);
+        self.origin = told(server.directive);
         let mut paths = Vec::new();
         for character in characters {
             let code = format!("%{:02X}", u32::from(*character));
@@ -144,13 +149,12 @@ impl Converting<'_> {
             if let Outcome::Answered(Answer::ToHost(redirect)) = &outcome {
                 let [host] = hosts.as_slice() else {
                     for host in hosts.iter().filter(|host| !host.contains('*')) {
-                        let answer = Answer::Plugin(redirect.plugin(host));
+                        let answer = self.redirected(server, redirect, host);
                         let paths = Paths {
                             paths: paths.paths.clone(),
                             ..paths
                         };
                         let host = [host.clone()];
-                        let answer = Outcome::Answered(answer);
                         self.route(&host, protocols, paths, restriction.clone(), answer);
                     }
                     if hosts.is_empty() {
@@ -164,7 +168,7 @@ impl Converting<'_> {
                         self.close_redirect(server);
                         Outcome::Closed
                     }
-                    false => Outcome::Answered(Answer::Plugin(redirect.plugin(host))),
+                    false => self.redirected(server, redirect, host),
                 };
             }
             if let (Outcome::Passed { route, .. }, Some(status)) = (&mut outcome, server.redirect) {
@@ -172,6 +176,17 @@ impl Converting<'_> {
             }
             self.route(&hosts, protocols, paths, restriction, outcome);
         }
+    }
+
+    /// What answers a redirect of the requests for a host.
+    fn redirected(&mut self, server: &Server<'_>, redirect: &Redirect, host: &str) -> Outcome {
+        let plugin = redirect.plugin(host);
+        if is_valid_plugin(&plugin) {
+            return Outcome::Answered(Answer::Plugin(plugin));
+        }
+        let why = format!("no redirect can lead to {host}: it is answered with 503");
+        self.left.add(server.directive, &why);
+        Outcome::Closed
     }
 
     fn close_redirect(&mut self, server: &Server<'_>) {
@@ -192,7 +207,7 @@ impl Converting<'_> {
     ) {
         let own = hosts.first().map_or("default", String::as_str);
         let number = self.lists.services.len() + self.lists.routes.len() + 1;
-        let name = format!("{}-{number}", own.replace('*', "any"));
+        let name = format!("{}-{number}", as_name(own));
         let mut row = Row::from_iter([
             ("name".to_owned(), name.clone().into()),
             ("paths".to_owned(), paths.paths.into()),
@@ -233,11 +248,18 @@ impl Converting<'_> {
         match service {
             Some(mut service) => {
                 service.insert("routes".into(), json!([row]));
-                self.lists.services.push(service.into());
+                self.lists.add_service(service, &self.origin);
             }
-            None => self.lists.routes.push(row.into()),
+            None => self.lists.add_route(row, &self.origin),
         }
     }
+}
+
+/// A host as part of the name of an entity, which has fewer characters.
+fn as_name(host: &str) -> String {
+    let host = host.replace('*', "any");
+    let is_taken = |letter: char| letter.is_ascii_alphanumeric() || ".-_~".contains(letter);
+    host.replace(|letter: char| !is_taken(letter), "-")
 }
 
 /// The restriction for an address that only clients of this machine reach, with what a location

@@ -28,6 +28,7 @@ impl<'d> Servers<'d> {
         let ranks = self.ranks();
         let mut converting = Converting {
             number: 0,
+            origin: String::new(),
             ranks: &ranks,
             left,
             lists,

@@ -7,8 +7,15 @@ use super::{Left, is_valid};
 use crate::entity::target::{MOST_LIMIT, MOST_WEIGHT, same_target};
 use crate::entity::{Kind, Row};
 
+/// An upstream with its targets.
+pub(super) struct Converted<'d> {
+    pub(super) row: Row,
+    /// The directives that the targets were made of, in their order.
+    pub(super) servers: Vec<&'d Directive>,
+}
+
 /// The upstream; `None` if none can have its name. Then no service can have a URL with it either.
-pub(super) fn upstream(upstream: &Directive, left: &mut Left) -> Option<Value> {
+pub(super) fn upstream<'d>(upstream: &'d Directive, left: &mut Left) -> Option<Converted<'d>> {
     let mut row = Row::from_iter([("name".to_owned(), upstream.value().into())]);
     if !is_valid(Kind::Upstream, &row) {
         left.add(upstream, "not converted: no upstream can have this name");
@@ -44,8 +51,9 @@ pub(super) fn upstream(upstream: &Directive, left: &mut Left) -> Option<Value> {
             _ => left.add(directive, "not converted"),
         }
     }
-    row.insert("targets".into(), targets(servers, left).into());
-    Some(row.into())
+    let (targets, servers) = targets(servers, left);
+    row.insert("targets".into(), targets.into());
+    Some(Converted { row, servers })
 }
 
 /// A `server` of an upstream.
@@ -163,8 +171,8 @@ impl<'d> Server<'d> {
     }
 }
 
-/// The targets of an upstream, each once.
-fn targets(servers: Vec<Server<'_>>, left: &mut Left) -> Vec<Value> {
+/// The targets of an upstream, each once, and the directives that they were made of.
+fn targets<'d>(servers: Vec<Server<'d>>, left: &mut Left) -> (Vec<Value>, Vec<&'d Directive>) {
     let mut merged: Vec<Server<'_>> = Vec::new();
     for server in servers {
         match merged.iter_mut().find(|one| one.is_same_target(&server)) {
@@ -176,8 +184,11 @@ fn targets(servers: Vec<Server<'_>>, left: &mut Left) -> Vec<Value> {
     let has_weights = merged.iter().any(|server| server.weight != 1);
     let targets = merged.into_iter();
     targets
-        .map(|server| server.into_target(has_weights, left))
-        .collect()
+        .map(|server| {
+            let directive = server.directive;
+            (server.into_target(has_weights, left), directive)
+        })
+        .unzip()
 }
 
 /// The fields of an upstream that hash on a variable of nginx.

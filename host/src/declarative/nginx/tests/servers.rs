@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::convert_nginx;
-use super::{answered, closed, converted};
+use super::{answered, closed, convert_nginx, converted};
 
 #[test]
 fn a_server_that_cannot_be_expressed_answers_no_request() {
