@@ -118,6 +118,7 @@ mod record;
 mod recovery;
 mod refusals;
 mod reload;
+mod reported;
 mod response_headers;
 mod response_ratelimiting;
 mod retries;

@@ -1,6 +1,7 @@
 //! The endpoints of a pick, and what the gateway knows of their load.
 
-use std::cell::Cell;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
@@ -45,15 +46,21 @@ pub enum Column {
     /// Microseconds between two parts of a body as the gateway gets them, as a mean of the last
     /// seconds; 0 if there were none.
     ChunkGap,
+    /// The number of this name, in thousandths, that the endpoint reports as one of the
+    /// `named_metrics` of its ORCA report, or that an operator has set with
+    /// `PATCH /upstreams/{u}/targets/{t}/facts`; 0 if there is none that is new enough.
+    Reported(&'static str),
 }
 
 impl Column {
-    const COUNT: usize = Self::ChunkGap as usize + 1;
+    /// The number of columns without those of names.
+    const COUNT: usize = 10;
 
     /// Name of the column in the contract between gateway and plugin.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
+    pub fn name(self) -> Cow<'static, str> {
+        let name = match self {
+            Self::Reported(name) => return format!("reported:{name}").into(),
             Self::InFlight => "in-flight",
             Self::Latency => "latency",
             Self::LatencyAtLoad => "latency-at-load",
@@ -64,7 +71,25 @@ impl Column {
             Self::UnansweredCost => "unanswered-cost",
             Self::FirstByte => "first-byte",
             Self::ChunkGap => "chunk-gap",
-        }
+        };
+        name.into()
+    }
+
+    /// Its place among those without a name.
+    const fn place(self) -> Option<usize> {
+        Some(match self {
+            Self::InFlight => 0,
+            Self::Latency => 1,
+            Self::LatencyAtLoad => 2,
+            Self::ReportedLoad => 3,
+            Self::ReportedQueue => 4,
+            Self::InFlightCost => 5,
+            Self::Unanswered => 6,
+            Self::UnansweredCost => 7,
+            Self::FirstByte => 8,
+            Self::ChunkGap => 9,
+            Self::Reported(_) => return None,
+        })
     }
 }
 
@@ -79,6 +104,8 @@ pub struct Endpoints {
     pub(crate) load: Vec<u32>,
     /// The gateway's handles of the columns, for those that it has been asked for.
     handles: [Cell<Option<u32>>; Column::COUNT],
+    /// The same of columns of names.
+    named_handles: RefCell<Vec<(&'static str, u32)>>,
     /// For a part of a table, where it comes from.
     pub(crate) part: Option<Part>,
     /// In a test: the labels, by position and key.
@@ -262,10 +289,22 @@ impl Endpoints {
 
     /// The gateway's handle of a column.
     fn handle(&self, column: Column) -> u32 {
-        let known = &self.handles[column as usize];
-        known.get().unwrap_or_else(|| {
-            let asked = load::read(column.name()).unwrap_or_else(|| missing(column));
-            known.set(Some(asked));
+        let ask = || load::read(&column.name()).unwrap_or_else(|| missing(column));
+        if let Column::Reported(name) = column {
+            let mut handles = self.named_handles.borrow_mut();
+            let known = handles.iter().find(|(known, _)| *known == name);
+            return known.map(|known| known.1).unwrap_or_else(|| {
+                let asked = ask();
+                handles.push((name, asked));
+                asked
+            });
+        }
+        let known = column.place().and_then(|place| self.handles.get(place));
+        known.and_then(Cell::get).unwrap_or_else(|| {
+            let asked = ask();
+            if let Some(known) = known {
+                known.set(Some(asked));
+            }
             asked
         })
     }

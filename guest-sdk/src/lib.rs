@@ -357,7 +357,7 @@ pub mod __private {
             config_schema: B::CONFIG_SCHEMA.into(),
             columns: B::COLUMNS
                 .iter()
-                .map(|column| column.name().into())
+                .map(|column| column.name().into_owned())
                 .collect(),
         }
     }

@@ -59,6 +59,15 @@ fn columns_are_asked_for_by_their_names() {
 }
 
 #[test]
+fn columns_of_names_are_read_like_others() {
+    let endpoints = Endpoints::new(table(2)).with_column(Column::Reported("gpu"), &[500, 0]);
+    assert_eq!(endpoints.column(Column::Reported("gpu")), [500, 0]);
+    let columns = [Column::Reported("gpu"), Column::Reported("other")];
+    assert_eq!(endpoints.look(columns, [0, 1]), [[500, 0], [0, 0]]);
+    assert_eq!(columns[0].name(), "reported:gpu");
+}
+
+#[test]
 fn load_is_read_by_position() {
     let mut slot = Slot::<LeastInFlight>::default();
     slot.endpoints_changed(table(3));

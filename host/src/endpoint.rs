@@ -10,6 +10,7 @@ pub(crate) mod health;
 mod in_flight;
 mod labels;
 mod latency;
+mod named;
 mod orca;
 mod permits;
 mod work;
@@ -37,8 +38,10 @@ pub use in_flight::InFlight;
 pub(crate) use in_flight::Places;
 pub use labels::Labels;
 use latency::{Latency, LatencyAtLoad};
-pub use orca::LoadReport;
+use named::NamedNumbers;
+pub use named::{KEPT as NUMBERS, NamedNumber, ReportName};
 use orca::Reported;
+pub use orca::{LoadReport, Metrics};
 pub use permits::ConnectionPermit;
 use permits::ConnectionPermits;
 use work::WorkCounters;
@@ -95,6 +98,7 @@ pub(crate) struct Live {
     latency: Latency,
     at_load: LatencyAtLoad,
     reported: Reported,
+    named: NamedNumbers,
     work: WorkCounters,
     departure: Departure,
 }

@@ -288,6 +288,7 @@ fn shown(endpoint: &endpoint::Endpoint, now: u64) -> Value {
         "latency_at_load_us": endpoint.latency_at_load(now),
         "reported_load": reported.load,
         "reported_queue": reported.queue,
+        "reported": targets::named_values(&endpoint.all_named(now)),
     })
 }
 

@@ -1,6 +1,8 @@
 //! Targets: their list, and the health of their addresses. Source: Kong 3.9,
 //! `kong.api.routes.upstreams`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
@@ -14,11 +16,13 @@ use super::ApiEndpoint;
 use super::ApiResult;
 use super::arguments::Path;
 use super::changes;
+use super::decode;
 use super::error::Error;
 use super::hooks::Hooks;
 use super::lists::newest_first;
 use super::rows::{find, find_in, id_of, parent_id};
 use crate::authority::{Authority, Host};
+use crate::endpoint::{NUMBERS, NamedNumber, ReportName};
 use crate::endpoint_address::{EndpointAddress, unix_path};
 use crate::entity::target::DEFAULT_PORT;
 use crate::entity::{Kind, Reference, Row};
@@ -57,7 +61,7 @@ pub(super) fn endpoints() -> Vec<ApiEndpoint> {
                 set_health(&admin, &upstream, &target, Some(&address), available)
             },
         );
-        let path = "/upstreams/{key}/targets/{nested}";
+        let path = TARGET;
         endpoints.push((format!("{path}/{word}"), target, "OPTIONS, PUT"));
         endpoints.push((
             format!("{path}/{{address}}/{word}"),
@@ -65,7 +69,109 @@ pub(super) fn endpoints() -> Vec<ApiEndpoint> {
             "OPTIONS, PUT",
         ));
     }
+    endpoints.push((
+        format!("{TARGET}/facts"),
+        get(show_facts).patch(set_facts),
+        "GET, HEAD, OPTIONS, PATCH",
+    ));
     endpoints
+}
+
+/// Path of a target.
+const TARGET: &str = "/upstreams/{key}/targets/{nested}";
+
+/// Largest body with facts, in bytes.
+const FACTS_LIMIT: usize = 64 << 10;
+
+async fn show_facts(
+    State(admin): State<Admin>,
+    Path((upstream, target)): Path<(String, String)>,
+) -> ApiResult {
+    let (upstream, target) = target_of(&admin, &upstream, &target)?;
+    Ok(Json(facts_of(&upstream, id_of(&target))).into_response())
+}
+
+/// Sets numbers of a target that balancers read by name, for a limited time. They are those of this
+/// gateway, and not stored: what they say is soon old.
+async fn set_facts(
+    State(admin): State<Admin>,
+    Path((upstream, target)): Path<(String, String)>,
+    request: Request,
+) -> ApiResult {
+    let (upstream, target) = target_of(&admin, &upstream, &target)?;
+    let input = decode::fields(&[], request, FACTS_LIMIT).await?;
+    let too_many = || {
+        Error::bad_request(format!(
+            "the target has too many facts: at most {NUMBERS}, with those that it reports; null removes one"
+        ))
+    };
+    // Before the gateway knows all of the names for good.
+    if input.len() > NUMBERS {
+        return Err(too_many());
+    }
+    let mut numbers = Vec::new();
+    for (name, value) in &input {
+        let value = match value {
+            Value::Null => None,
+            Value::Number(value) => value.as_f64(),
+            // In a form.
+            Value::String(value) => Some(value.parse().unwrap_or(f64::NAN)),
+            _ => Some(f64::NAN),
+        };
+        if value.is_some_and(|value| !value.is_finite() || value < 0.0) {
+            return Err(Error::field(
+                name,
+                "expected a number of at least 0, or null",
+            ));
+        }
+        let name = ReportName::of(name).ok_or_else(|| {
+            Error::field(
+                name,
+                "expected a name of 1 to 128 printable ASCII characters without spaces, commas, quotes and \
+                 equals signs, of at most 1024 that a gateway knows",
+            )
+        })?;
+        numbers.push((name, value));
+    }
+    let target = id_of(&target);
+    if !upstream.set_named(target, &numbers) {
+        return Err(too_many());
+    }
+    Ok(Json(facts_of(&upstream, target)).into_response())
+}
+
+fn facts_of(upstream: &Upstream, target: Uuid) -> Value {
+    let addresses = upstream
+        .named(target)
+        .into_iter()
+        .map(|(address, numbers)| {
+            let facts = numbers.into_iter().map(|(number, left)| {
+                let shown = json!({ "value": number.value, "expires_in": millis(left) });
+                (number.name.text().to_owned(), shown)
+            });
+            json!({ "address": address, "facts": facts.collect::<Row>() })
+        });
+    json!({ "data": addresses.collect::<Vec<_>>() })
+}
+
+/// Numbers by their names.
+pub(super) fn named_values(numbers: &[NamedNumber]) -> Value {
+    let values = numbers.iter();
+    let values = values.map(|number| (number.name.text().to_owned(), json!(number.value)));
+    Value::Object(values.collect())
+}
+
+/// The upstream and the target that a path names.
+fn target_of(admin: &Admin, upstream: &str, target: &str) -> Result<(Arc<Upstream>, Row), Error> {
+    let row = find(admin, Kind::Upstream, upstream)?.ok_or_else(Error::not_found)?;
+    let id = id_of(&row.row);
+    let reference: &Reference = Kind::Target
+        .references()
+        .first()
+        .ok_or_else(Error::not_found)?;
+    let target = find_in(admin, Kind::Target, reference, id, target)?;
+    let target = target.ok_or_else(Error::not_found)?.row;
+    Ok((admin.upstream(id)?, target))
 }
 
 fn health(admin: &Admin, key: &str, request: &Request) -> ApiResult {
@@ -291,16 +397,8 @@ fn set_health(
     address: Option<&str>,
     available: bool,
 ) -> ApiResult {
-    let row = find(admin, Kind::Upstream, upstream)?.ok_or_else(Error::not_found)?;
-    let id = id_of(&row.row);
-    let reference: &Reference = Kind::Target
-        .references()
-        .first()
-        .ok_or_else(Error::not_found)?;
-    let target = find_in(admin, Kind::Target, reference, id, target)?;
-    let target_row = target.ok_or_else(Error::not_found)?.row;
+    let (upstream, target_row) = target_of(admin, upstream, target)?;
     let target = id_of(&target_row);
-    let upstream = admin.upstream(id)?;
     if !upstream.policy().is_checked() {
         return Err(Error::Plain(
             StatusCode::BAD_REQUEST,

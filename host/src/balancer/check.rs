@@ -155,7 +155,9 @@ pub(super) fn columns(names: &[String]) -> Result<Vec<Column>, LoadError> {
     let known = |name: &String| {
         Column::named(name).ok_or_else(|| LoadError::Column {
             column: name.clone(),
-            known: Column::ALL.map(|c| c.name().to_owned()).to_vec(),
+            known: (Column::ALL.iter().map(|column| column.name().into_owned()))
+                .chain(["reported:NAME".to_owned()])
+                .collect(),
         })
     };
     names.iter().map(known).collect()

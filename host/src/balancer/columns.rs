@@ -1,12 +1,13 @@
 //! The load columns that a balancer may read, and what has to be observed for them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::RwLock;
 
 use super::facts::RequestFacts;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, ReportName};
 use crate::trace::BodyQuestion;
 
 /// Something about requests that is observed only if a balancer reads it.
@@ -19,6 +20,8 @@ pub enum Observed {
     Report = 2,
     /// When parts of bodies come.
     Body = 4,
+    /// The numbers that the endpoint reports by name.
+    Named = 8,
 }
 
 /// What a balancer reads. It is looked up with every request and seldom changed.
@@ -113,9 +116,15 @@ pub enum Column {
     FirstByte,
     /// Microseconds between two parts of a body, a mean.
     ChunkGap,
+    /// The number of this name, in thousandths, that the endpoint reports or an operator has set.
+    Named(ReportName),
 }
 
+/// What the names of columns with numbers of endpoints begin with.
+const REPORTED: &str = "reported:";
+
 impl Column {
+    /// All but those of names.
     pub(super) const ALL: [Self; 10] = [
         Self::InFlight,
         Self::Latency,
@@ -130,8 +139,9 @@ impl Column {
     ];
 
     /// Its name in a description.
-    pub fn name(self) -> &'static str {
-        match self {
+    pub fn name(self) -> Cow<'static, str> {
+        let name = match self {
+            Self::Named(name) => return format!("{REPORTED}{}", name.text()).into(),
             Self::InFlight => "in-flight",
             Self::Latency => "latency",
             Self::LatencyAtLoad => "latency-at-load",
@@ -142,11 +152,15 @@ impl Column {
             Self::UnansweredCost => "unanswered-cost",
             Self::FirstByte => "first-byte",
             Self::ChunkGap => "chunk-gap",
-        }
+        };
+        name.into()
     }
 
     /// The column of this name.
     pub(super) fn named(name: &str) -> Option<Self> {
+        if let Some(name) = name.strip_prefix(REPORTED) {
+            return ReportName::of(name).map(Self::Named);
+        }
         Self::ALL.into_iter().find(|column| column.name() == name)
     }
 
@@ -158,17 +172,27 @@ impl Column {
             Self::Unanswered | Self::FirstByte | Self::ChunkGap => Some(Observed::Body),
             Self::Latency | Self::LatencyAtLoad => Some(Observed::Latency),
             Self::ReportedLoad | Self::ReportedQueue => Some(Observed::Report),
+            Self::Named(_) => Some(Observed::Named),
         }
     }
 
     /// The number that stands for it in a guest.
     pub(super) fn handle(self) -> u32 {
-        self as u32
+        let count = Self::ALL.len() as u32;
+        match self {
+            Self::Named(name) => count + name.number(),
+            other => (0..count)
+                .zip(Self::ALL)
+                .find(|(_, own)| *own == other)
+                .map_or(count, |own| own.0),
+        }
     }
 
     /// The column of this number.
     pub(super) fn of_handle(handle: u32) -> Option<Self> {
-        Self::ALL.get(handle as usize).copied()
+        let known = Self::ALL.get(handle as usize).copied();
+        let named = || ReportName::of_number(handle - Self::ALL.len() as u32);
+        known.or_else(|| named().map(Self::Named))
     }
 
     /// Its value for an endpoint at a time.
@@ -184,6 +208,35 @@ impl Column {
             Self::UnansweredCost => endpoint.work().unanswered_cost,
             Self::FirstByte => endpoint.first_byte(now),
             Self::ChunkGap => endpoint.chunk_gap(now),
+            Self::Named(name) => endpoint.named(now, name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_column_has_a_name_and_a_handle() {
+        let named = Column::named("reported:columns_test");
+        assert!(matches!(named, Some(Column::Named(_))));
+        for column in Column::ALL.into_iter().chain(named) {
+            assert_eq!(Column::named(&column.name()), Some(column));
+            assert_eq!(Column::of_handle(column.handle()), Some(column));
+        }
+        for wrong in [
+            "",
+            "reported",
+            "reported:",
+            "reported:a b",
+            "Reported:a",
+            "load:a",
+        ] {
+            assert_eq!(Column::named(wrong), None, "{wrong}");
+        }
+        for wrong in [10 + 60_000, u32::MAX] {
+            assert_eq!(Column::of_handle(wrong), None);
         }
     }
 }

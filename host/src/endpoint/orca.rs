@@ -11,7 +11,7 @@ use serde_json::Value;
 const NAME: &str = "endpoint-load-metrics";
 
 /// How long a report is used, in microseconds of the balancers' clock.
-const FRESH: u64 = 10_000_000;
+pub(super) const FRESH: u64 = 10_000_000;
 
 /// Named metrics that tell how many requests wait; the first one that is present counts.
 const QUEUES: [&str; 2] = ["queue_size", "num_requests_waiting"];
@@ -54,58 +54,90 @@ impl Reported {
     }
 }
 
-impl LoadReport {
+/// The metrics of a report.
+#[derive(Debug)]
+pub struct Metrics(Form);
+
+#[derive(Debug)]
+enum Form {
+    Json(Value),
+    /// Names, those of named metrics with their prefix, and values.
+    Text(Vec<(String, f64)>),
+}
+
+/// Most named metrics of a report that are read.
+const METRICS: usize = 64;
+
+/// What names of metrics begin with in the form of text.
+const PREFIX: &str = "named_metrics.";
+
+impl Metrics {
     /// The report in an answer, if there is one that can be read.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         // A metric whose name is not valid text or not ASCII is not one of those looked for here.
         let text = String::from_utf8_lossy(headers.get(NAME).map(HeaderValue::as_bytes)?);
         let text = text.trim();
-        match text.split_once(' ') {
-            Some(("JSON", json)) => Self::of_json(json),
-            Some(("TEXT", text)) => Some(Self::of_text(text)),
-            _ if text.starts_with('{') => Self::of_json(text),
-            _ if text.contains('=') => Some(Self::of_text(text)),
-            _ => None,
+        let form = match text.split_once(' ') {
+            Some(("JSON", json)) => Form::Json(serde_json::from_str(json).ok()?),
+            Some(("TEXT", text)) => Form::Text(pairs_of(text)),
+            _ if text.starts_with('{') => Form::Json(serde_json::from_str(text).ok()?),
+            _ if text.contains('=') => Form::Text(pairs_of(text)),
+            _ => return None,
+        };
+        Some(Self(form))
+    }
+
+    fn metric(&self, name: &str) -> Option<f64> {
+        match &self.0 {
+            Form::Json(report) => report.get(name)?.as_f64(),
+            Form::Text(pairs) => pairs
+                .iter()
+                .find(|(found, _)| found == name)
+                .map(|pair| pair.1),
         }
     }
 
-    fn of_json(text: &str) -> Option<Self> {
-        let report: Value = serde_json::from_str(text).ok()?;
-        let named = report.get("named_metrics");
-        Some(Self::of_metrics(
-            |name| report.get(name)?.as_f64(),
-            |name| named?.get(name)?.as_f64(),
-        ))
-    }
-
-    fn of_text(text: &str) -> Self {
-        let find = |wanted: &dyn Fn(&str) -> bool| {
-            let mut pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-            let (_, value) = pairs.find(|(name, _)| wanted(name.trim()))?;
-            value.trim().parse::<f64>().ok()
+    /// The named metrics, a limited number of them.
+    pub fn named(&self) -> impl Iterator<Item = (&str, f64)> {
+        let (json, text) = match &self.0 {
+            Form::Json(report) => (report.get("named_metrics").and_then(Value::as_object), None),
+            Form::Text(pairs) => (None, Some(pairs)),
         };
-        Self::of_metrics(
-            |name| find(&|found| found == name),
-            |name| find(&|found| found.strip_prefix("named_metrics.") == Some(name)),
-        )
+        let json = json.into_iter().flatten();
+        let json = json.filter_map(|(name, value)| Some((&**name, value.as_f64()?)));
+        let text = text.into_iter().flatten();
+        let text = text.filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, *value)));
+        json.chain(text).take(METRICS)
     }
 
-    fn of_metrics(
-        metric: impl Fn(&str) -> Option<f64>,
-        named: impl Fn(&str) -> Option<f64>,
-    ) -> Self {
+    /// What every balancer can read of it.
+    pub fn load(&self) -> LoadReport {
         // The utilization that the application reports is better than that of its processor.
         // Source: gRPC A58.
-        let load = metric("application_utilization").filter(|load| *load > 0.0);
-        let load = load.or_else(|| metric("cpu_utilization")).unwrap_or(0.0);
-        let queue = QUEUES.iter().find_map(|name| named(name)).unwrap_or(0.0);
-        Self {
+        let load = self
+            .metric("application_utilization")
+            .filter(|load| *load > 0.0);
+        let load = load
+            .or_else(|| self.metric("cpu_utilization"))
+            .unwrap_or(0.0);
+        let queue = QUEUES.iter().find_map(|queue| {
+            let mut named = self.named();
+            named.find(|(name, _)| name == queue)
+        });
+        LoadReport {
             // A value out of range becomes the nearest bound, and one that is not a number becomes
             // 0.
             load: (load * 1000.0) as u32,
-            queue: queue as u32,
+            queue: queue.map_or(0, |(_, queue)| queue as u32),
         }
     }
+}
+
+fn pairs_of(text: &str) -> Vec<(String, f64)> {
+    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+    let pairs = pairs
+        .filter_map(|(name, value)| Some((name.trim().to_owned(), value.trim().parse().ok()?)));
+    pairs.collect()
 }
 
 #[cfg(test)]
@@ -118,7 +150,8 @@ mod tests {
     fn report(text: &str) -> Option<(u32, u32)> {
         let mut headers = HeaderMap::new();
         headers.insert(NAME, HeaderValue::from_str(text).unwrap());
-        LoadReport::of(&headers).map(|report| (report.load, report.queue))
+        let report = Metrics::of(&headers)?.load();
+        Some((report.load, report.queue))
     }
 
     #[test]
@@ -140,7 +173,21 @@ mod tests {
         assert_eq!(report(r#"{"application_utilization": 0}"#), Some((0, 0)));
         assert_eq!(report("BIN abc"), None);
         assert_eq!(report("JSON {"), None);
-        assert_eq!(LoadReport::of(&HeaderMap::new()), None);
+        assert!(Metrics::of(&HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn named_metrics_are_read_by_their_names() {
+        for text in [
+            "TEXT named_metrics.a=0.5, cpu_utilization=1,named_metrics.b:c=7,named_metrics.d=x",
+            r#"JSON {"named_metrics": {"a": 0.5, "b:c": 7, "d": "x"}, "cpu_utilization": 1}"#,
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(NAME, HeaderValue::from_str(text).unwrap());
+            let metrics = Metrics::of(&headers).unwrap();
+            let named: Vec<(&str, f64)> = metrics.named().collect();
+            assert_eq!(named, [("a", 0.5), ("b:c", 7.0)], "{text}");
+        }
     }
 
     proptest! {

@@ -150,6 +150,7 @@ const AUTHORITY: Field = Field::element(Shape::String).check(&[Check::Text(check
 const EXTENSION: &[Field] = &[
     Field::settings("balancer_config"),
     Field::string("balancer_version"),
+    Field::integer("facts_max_age").check(&[Check::Between(1, 86_400)]),
     Field::integer("balancer_body_size").check(&[Check::Between(16, 1024)]),
     Field::optional_record(
         "balancer_limits",

@@ -304,6 +304,16 @@ impl Members {
         found
     }
 
+    /// Calls a function with each address of a target.
+    pub(super) fn of_target(&self, target: Uuid, mut call: impl FnMut(&EndpointAddress, &Live)) {
+        let inner = self.inner.lock();
+        let own = inner
+            .members
+            .iter()
+            .filter(|member| member.target == target);
+        own.for_each(|member| call(&member.address, &member.live));
+    }
+
     /// The addresses that probes have found unhealthy, in ascending order.
     pub(super) fn found_unhealthy(&self) -> Vec<u64> {
         let inner = self.inner.lock();

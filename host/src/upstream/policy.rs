@@ -17,6 +17,9 @@ use crate::tls::{
     self, Authorities, ClientCertificate, TlsClient, TlsOptions, Trust, VERIFY_DEPTH,
 };
 
+/// Seconds that numbers count which were set over the Admin API, unless the upstream sets others.
+const FACTS_MAX_AGE: u32 = 60;
+
 /// A set of statuses, read at each response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statuses([u64; 16]);
@@ -263,6 +266,11 @@ impl Policy {
     pub(crate) fn balancer_body_size(&self) -> usize {
         let size = self.extension.balancer_body_size;
         size.map_or(BODY_USUAL, |kib| (kib as usize * 1024).min(BODY_MOST))
+    }
+
+    /// How long numbers count that were set over the Admin API, in microseconds.
+    pub(super) fn facts_max_age(&self) -> u64 {
+        u64::from(self.extension.facts_max_age.unwrap_or(FACTS_MAX_AGE)) * 1_000_000
     }
 
     /// The header of the PROXY protocol that connections to targets begin with.

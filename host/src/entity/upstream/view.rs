@@ -123,6 +123,9 @@ pub struct Extension {
     pub balancer_config: Option<Value>,
     /// Digest of the balancer's version that serves; none for the active one.
     pub balancer_version: Option<String>,
+    /// Seconds that numbers of targets count which were set over the Admin API; none for the usual
+    /// number.
+    pub facts_max_age: Option<u32>,
     /// KiB of a request's body that the balancer may ask about; none for the usual number.
     pub balancer_body_size: Option<u32>,
     /// Limits of the balancer, where they are below the gateway's settings.

@@ -1,5 +1,6 @@
 //! Checks of a component before it is asked for a pick.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -19,7 +20,7 @@ pub(super) struct Facts {
     pub(super) size: usize,
     exports: Vec<String>,
     imports: Vec<String>,
-    columns: Vec<&'static str>,
+    columns: Vec<Cow<'static, str>>,
     config_schema: Value,
 }
 
@@ -77,7 +78,7 @@ pub(super) fn load(
     let size = plugin.size;
     let policy = |name: &&String| name.starts_with("pointsman:balancer/policy@");
     let policy = plugin.exports.iter().find(policy);
-    let columns: Vec<&str> = plugin.columns.iter().map(|column| column.name()).collect();
+    let columns: Vec<Cow<'_, str>> = plugin.columns.iter().map(|column| column.name()).collect();
     let (name, version) = (&plugin.name, &plugin.version);
     let sentences = [
         format!("it is a component of {size} bytes"),
