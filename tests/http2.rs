@@ -60,6 +60,29 @@ fn hop_by_hop_headers_never_reach_a_client() {
 }
 
 #[test]
+fn a_response_without_a_body_has_no_length_of_one() {
+    let server = RawServer::responding_with("HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n");
+    let gateway = Gateway::start();
+    gateway.balanced(&[(server.address, 100)]);
+    let length = |status: u16| {
+        let of_http1 = gateway.get("/").expect(status);
+        let of_http2 = Http2::connect(gateway.proxy).get("/").expect(status);
+        let lengths = [
+            of_http1.header("content-length"),
+            of_http2.header("content-length"),
+        ];
+        lengths.concat()
+    };
+    assert_eq!(length(204), "");
+    for status in [204, 304] {
+        let config = json!({ "status_code": status, "message": "none" });
+        let path = add_plugin(&gateway, "request-termination", config, json!({}));
+        assert_eq!(length(status), "", "{status}");
+        gateway.admin("DELETE", &path, &[]).expect(204);
+    }
+}
+
+#[test]
 fn requests_share_a_connection_and_overtake_each_other() {
     let (gateway, _backend) = with_route(&[], &[("paths[]", "/")]);
     let before = active_connections(&gateway);

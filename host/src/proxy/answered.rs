@@ -1,7 +1,7 @@
 //! The last step of an answer: it becomes the response of a connection.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
-use http::{Response, Version};
+use http::{Response, StatusCode, Version};
 use hyper::body::Body;
 
 use super::client::ClientRequest;
@@ -28,6 +28,7 @@ impl Answered {
             version,
             is_bodiless,
         } = self;
+        frame_bodiless(&mut response);
         if from.is_last() {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -43,6 +44,21 @@ impl Answered {
             omit_body(&mut response);
         }
         response
+    }
+}
+
+/// Removes what must not frame a response that has no body because of its status. A 204 has no
+/// `Content-Length`, which the endpoint may have sent all the same (RFC 9110, 8.6). That of a 304 is
+/// the length of a representation, which the body of a policy is not.
+fn frame_bodiless(response: &mut Response<Content>) {
+    let status = response.status();
+    if status == StatusCode::NO_CONTENT || status.is_informational() {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        && let Content::Own(body) = response.body_mut()
+    {
+        *body = None;
     }
 }
 
