@@ -82,11 +82,17 @@ fn a_request_must_have_exactly_one_host() {
         assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
         assert!(answer.contains("Bad request"), "{answer}");
     }
-    let answer = exchange(
-        gateway.proxy,
-        "CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\nconnection: close\r\n\r\n",
-    );
-    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+    for line in [
+        "CONNECT a:80",
+        "CONNECT /p",
+        "CONNECT http://a/p",
+        "TRACE /",
+    ] {
+        let head = format!("{line} HTTP/1.1\r\nhost: a:80\r\nconnection: close\r\n\r\n");
+        let answer = exchange(gateway.proxy, &head);
+        assert!(answer.starts_with("HTTP/1.1 405"), "{line}: {answer}");
+        assert!(answer.contains("\r\nallow: GET, "), "{line}: {answer}");
+    }
 }
 
 #[test]

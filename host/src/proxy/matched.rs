@@ -43,17 +43,13 @@ pub(super) fn find<'s>(
 ) -> Result<Matched<'s>, Reject> {
     let parts = &inbound.parts;
     let host = host_of(parts)?;
-    let target = match origin_form(&parts.uri) {
-        // The form of CONNECT alone, which is not served (RFC 9112, 3.2.3).
-        None if parts.method == Method::CONNECT => {
-            return Err(Reject::HttpServer(StatusCode::METHOD_NOT_ALLOWED));
-        }
-        target => target.ok_or_else(Reject::bad_request)?,
-    };
-    if parts.method == Method::TRACE {
-        // The response would show a script the credentials that the browser has sent.
+    // The response to TRACE would show a script the credentials that the browser has sent. CONNECT
+    // would ask an endpoint for a connection to a host of the client's choice, whatever its target
+    // looks like. A WebSocket over HTTP/2 is a GET by now.
+    if matches!(parts.method, Method::TRACE | Method::CONNECT) {
         return Err(Reject::HttpServer(StatusCode::METHOD_NOT_ALLOWED));
     }
+    let target = origin_form(&parts.uri).ok_or_else(Reject::bad_request)?;
     let path = path::normalize_request(target.path().as_bytes()).ok_or_else(Reject::bad_request)?;
     let query = Query {
         method: &parts.method,

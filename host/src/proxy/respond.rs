@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
-    UPGRADE,
+    ACCEPT, ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    RETRY_AFTER, UPGRADE,
 };
 use http::{Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
@@ -22,6 +22,10 @@ use crate::upstream::NoPeer;
 
 /// Header with the reason why no endpoint was chosen.
 const REASON: HeaderName = HeaderName::from_static("x-pointsman-reason");
+
+/// The methods that any route may take: all that are registered, but for those that
+/// [`super::matched::find`] refuses. A 405 has to name them (RFC 9110, 15.5.6).
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The message to a request in clear text on a port for TLS. Source: nginx.
 const PLAIN_ON_TLS: &str = "The plain HTTP request was sent to HTTPS port";
@@ -423,6 +427,9 @@ pub(super) fn reject(
             }
         }
     }
+    if matches!(reject, Reject::HttpServer(StatusCode::METHOD_NOT_ALLOWED)) {
+        headers.insert(ALLOW, HeaderValue::from_static(METHODS));
+    }
     if let Some(reason) = reject.reason() {
         headers.insert(REASON, HeaderValue::from_static(reason));
     }
@@ -456,45 +463,4 @@ pub(super) fn reject(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_format_follows_accept_with_its_weights() {
-        assert_eq!(Format::best(b"*/*"), Some(Format::Json));
-        assert_eq!(
-            Format::best(b"text/html;q=0.8, application/xml"),
-            Some(Format::Xml)
-        );
-        assert_eq!(
-            Format::best(b"image/png, text/*;q=0.1"),
-            Some(Format::Plain)
-        );
-        assert_eq!(
-            Format::best(b"application/json;q=0, text/html"),
-            Some(Format::Html)
-        );
-        assert_eq!(Format::best(b"image/png"), None);
-    }
-
-    #[test]
-    fn every_format_has_the_reason_why_no_peer_was_chosen() {
-        for format in [Format::Json, Format::Html, Format::Xml, Format::Plain] {
-            let body = format.body("no", Some("no_targets"), "7");
-            assert!(body.contains("no_targets"), "{body}");
-            assert!(!format.body("no", None, "7").contains("reason"));
-        }
-        assert_eq!(
-            Format::Plain.body("no", Some("overflow"), "7"),
-            "no\nrequest_id: 7\nreason: overflow\n"
-        );
-    }
-
-    #[test]
-    fn json_errors_have_kongs_layout() {
-        assert_eq!(
-            Format::Json.body("no", None, "7"),
-            "{\n  \"message\":\"no\",\n  \"request_id\":\"7\"\n}"
-        );
-    }
-}
+mod tests;
