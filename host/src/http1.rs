@@ -5,6 +5,7 @@ mod framing;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod head;
+mod length_fields;
 mod requests;
 mod trailers;
 

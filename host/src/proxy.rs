@@ -453,9 +453,10 @@ impl Inbound<'_> {
         });
     }
 
-    /// Refuses a body with a transfer coding other than `chunked`.
+    /// Refuses a body with a transfer coding other than `chunked`, or with a length beside it.
     fn check_coding(&self) -> Result<(), Reject> {
         let chunked = (self.upload.as_ref()).is_some_and(|upload| upload.length().is_none());
+            None if self.from.has_two_lengths => Err(Reject::bad_request()),
         let refusal = chunked.then(|| transfer_coding::refusal(&self.parts.headers));
         match refusal.flatten() {
             Some(status) => Err(Reject::TransferCoding(status)),

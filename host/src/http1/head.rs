@@ -58,7 +58,14 @@ pub(crate) fn parse(
     let text = Bytes::copy_from_slice(&input[..length]);
     let start = input.as_ptr().addr();
     let http_1_1 = parsed.version == Some(1);
-    let mut reading = Reading::default();
+    let status = parsed
+        .code
+        .and_then(|code| StatusCode::from_u16(code).ok())
+        .ok_or(httparse::Error::Status)?;
+    let mut reading = Reading {
+        keeps: kept(status),
+        ..Reading::default()
+    };
     if parsed.headers.len() > MOST {
         return Err(Error::TooManyHeaders(MOST));
     }
@@ -74,17 +81,21 @@ pub(crate) fn parse(
             headers.append(name, value);
         }
     }
-    for name in &reading.named {
+    if reading.chunked && reading.length.is_some() {
+        // A mistake or an attack (RFC 9112, 6.3), which nginx refuses as well.
+        return Err(Error::Framing("it has both a length and chunks"));
+    }
+    for name in reading
+        .named
+        .iter()
+        .filter(|name| Some(*name) != reading.keeps.as_ref())
+    {
         headers.remove(name);
     }
     if !reading.chunked {
         // Only a chunked body has trailers.
         headers.remove(TRAILER);
     }
-    let status = parsed
-        .code
-        .and_then(|code| StatusCode::from_u16(code).ok())
-        .ok_or(httparse::Error::Status)?;
     let mut response = Response::new(());
     let sent = parsed.reason.filter(|reason| !reason.is_empty());
     if sent.is_none() || sent != status.canonical_reason() {
@@ -108,9 +119,7 @@ pub(crate) fn parse(
         Some(length) => Framing::Length(length),
         None => Framing::Close,
     };
-    if let Some(length) = reading.length
-        && !reading.chunked
-    {
+    if let Some(length) = reading.length {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     *response.status_mut() = status;
@@ -118,11 +127,9 @@ pub(crate) fn parse(
     Ok(Some(Head {
         response,
         framing,
-        // A `Content-Length` together with chunks is a mistake or an attack (RFC 9112, 6.3). So are
-        // chunks in HTTP/1.0 (6.1). The connection is not used again.
-        persistent: !reading.close
-            && (http_1_1 || reading.keep_alive && !reading.chunked)
-            && !(reading.chunked && reading.length.is_some()),
+        // Chunks in HTTP/1.0 are a mistake or an attack (RFC 9112, 6.1). The connection is not used
+        // again.
+        persistent: !reading.close && (http_1_1 || reading.keep_alive && !reading.chunked),
     }))
 }
 
@@ -137,9 +144,21 @@ fn parse_into<'h, 'b>(
         .parse_response_with_uninit_headers(parsed, input, fields)
 }
 
+/// The hop-by-hop header that this status is about: the protocols that the endpoint changes to or
+/// asks for, which a 426 must name (RFC 9110, 15.5.22), or what a proxy asks for.
+fn kept(status: StatusCode) -> Option<HeaderName> {
+    match status {
+        StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED => Some(UPGRADE),
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => Some(PROXY_AUTHENTICATE),
+        _ => None,
+    }
+}
+
 /// The values of the hop-by-hop headers.
 #[derive(Default)]
 struct Reading {
+    /// The hop-by-hop header that is passed on.
+    keeps: Option<HeaderName>,
     close: bool,
     keep_alive: bool,
     chunked: bool,
@@ -180,7 +199,7 @@ impl Reading {
                 self.chunked = true;
                 Ok(false)
             }
-            UPGRADE | PROXY_AUTHENTICATE => Ok(false),
+            UPGRADE | PROXY_AUTHENTICATE => Ok(self.keeps.as_ref() == Some(name)),
             _ => Ok(!matches!(name.as_str(), "keep-alive" | "proxy-connection")),
         }
     }
@@ -236,6 +255,32 @@ mod tests {
     }
 
     #[test]
+    fn a_status_keeps_the_hop_by_hop_header_that_it_is_about() {
+        let fields = "Connection: Upgrade, proxy-authenticate\r\nUpgrade: x\r\n\
+                      Proxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n";
+        for (status, kept) in [
+            ("101 Switching Protocols", Some("upgrade")),
+            ("426 Upgrade Required", Some("upgrade")),
+            (
+                "407 Proxy Authentication Required",
+                Some("proxy-authenticate"),
+            ),
+            ("200 OK", None),
+        ] {
+            let head = whole(&format!("HTTP/1.1 {status}\r\n{fields}"));
+            let headers = head.response.headers();
+            for name in ["upgrade", "proxy-authenticate"] {
+                assert_eq!(
+                    headers.contains_key(name),
+                    kept == Some(name),
+                    "{status} {name}"
+                );
+            }
+            assert!(!headers.contains_key("connection"));
+        }
+    }
+
+    #[test]
     fn the_framing_follows_rfc_9112() {
         let none = |head: &Head| matches!(head.framing, Framing::Length(0));
         assert!(none(&whole("HTTP/1.1 204 No Content\r\n\r\n")));
@@ -271,16 +316,12 @@ mod tests {
             "Transfer-Encoding:",
             "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5",
         ] {
             let head = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n"));
             assert!(matches!(head, Err(Error::Framing(_))), "{fields}");
         }
-        // Chunks take precedence over a length. The length is not passed on, and the connection is
-        // not used again.
-        let both =
-            whole("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n");
-        assert!(!both.persistent && matches!(both.framing, Framing::Chunked(_)));
-        assert!(both.response.headers().is_empty());
     }
 
     #[test]

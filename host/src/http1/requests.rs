@@ -7,6 +7,7 @@
 //! interpret heads: hyper does, and the proxy announces which kind of body follows.
 
 use super::framing::{Chunked, Passed};
+use super::length_fields::LengthFields;
 
 /// The position in the requests of a connection.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Requests {
     /// Whether the request line of the current head ends within the limit. Only known of a head
     /// that is longer than the limit.
     line_fits: bool,
+    /// What the current head says of its body.
+    lengths: LengthFields,
 }
 
 /// The body of a request, as its head announces it.
@@ -77,6 +80,7 @@ impl Requests {
             limit,
             head: 0,
             line_fits: false,
+            lengths: LengthFields::default(),
         }
     }
 
@@ -85,8 +89,20 @@ impl Requests {
         self.head > self.limit && !self.line_fits
     }
 
+    /// Whether the current head gives the length of its body twice, by a number and by a transfer
+    /// coding.
+    pub(crate) fn has_two_lengths(&self) -> bool {
+        self.lengths.are_two()
+    }
+
+    /// Whether the current head gives a length that hyper cannot count.
+    pub(crate) fn has_huge_length(&self) -> bool {
+        self.lengths.is_huge()
+    }
+
     /// Notes bytes of the current head.
     fn measure(&mut self, head: &[u8], is_whole: bool) {
+        self.lengths.read(head);
         let head = match self.head {
             // Empty lines may precede the request line.
             0 => head.trim_ascii_start(),
@@ -131,6 +147,7 @@ impl Requests {
                 BodyKind::Chunked => RequestState::Chunked(Chunked::new(self.limit)),
             };
             (self.head, self.line_fits) = (0, false);
+            self.lengths = LengthFields::default();
         }
     }
 

@@ -55,6 +55,8 @@ struct Shared {
     /// Whether the current request is the last one of the connection, because other servers may
     /// disagree on where it ends.
     last: AtomicBool,
+    /// Whether the head that was received last gives the length of its body twice.
+    two_lengths: AtomicBool,
     /// Whether a response waits for the next flush.
     watched: AtomicBool,
     /// Wakes that response.
@@ -146,6 +148,17 @@ impl Backlog {
     /// Has no other request be read from the connection.
     pub(super) fn set_last(&self) {
         self.0.last.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the head which is being received gives the length of its body twice, by a number
+    /// and by a transfer coding. hyper drops one of them.
+    pub(super) fn note_two_lengths(&self) {
+        self.0.two_lengths.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the head that was received last gives the length of its body twice.
+    pub(super) fn has_two_lengths(&self) -> bool {
+        self.0.two_lengths.load(Ordering::Relaxed)
     }
 
     /// After this call, [`Backlog::poll_flushed`] waits for the next flush.

@@ -61,6 +61,8 @@ pub(super) struct ClientRequest {
     pub(super) id: RequestId,
     /// Its number among the requests of the connection, from 1.
     pub(super) number: u64,
+    /// Whether its head gives the length of its body twice, by a number and by a transfer coding.
+    pub(super) has_two_lengths: bool,
     /// Its stream, if it was received over HTTP/2.
     stream: Option<Rc<Stream>>,
 }
@@ -141,7 +143,8 @@ impl Client {
     /// To be called when the head of a request is received over HTTP/1.1. `body` says what kind of
     /// body follows.
     pub(super) fn begin(self: &Rc<Self>, body: BodyKind) -> ClientRequest {
-        let request = self.begin_request(None);
+        let mut request = self.begin_request(None);
+        request.has_two_lengths = self.backlog.has_two_lengths();
         self.backlog.begin(body);
         if self.requests.get() >= self.max_requests.get() {
             self.backlog.set_last();
@@ -169,6 +172,7 @@ impl Client {
             client: Rc::clone(self),
             id,
             number: self.requests.get(),
+            has_two_lengths: false,
             stream,
         }
     }

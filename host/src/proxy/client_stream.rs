@@ -222,6 +222,9 @@ impl ClientStream {
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE if self.requests.has_long_line() => {
                 StatusCode::URI_TOO_LONG
             }
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE if self.requests.has_huge_length() => {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
             status => status,
         };
         let page = page::refusal(status, self.headers);
@@ -266,7 +269,12 @@ impl ClientStream {
             Phase::Tunnel => Part::All,
             _ => {
                 self.keep(read);
-                self.requests.pass(read)
+                let part = self.requests.pass(read);
+                if self.requests.has_two_lengths() {
+                    // The connection ends with this request.
+                    self.backlog.note_two_lengths();
+                }
+                part
             }
         };
         let length = match part {
