@@ -134,6 +134,7 @@ mod stream_log;
 mod streaming;
 mod streams;
 mod supervisor;
+mod switching;
 mod takeover;
 mod target_names;
 mod tls;

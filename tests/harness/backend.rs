@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
@@ -14,6 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -278,6 +281,14 @@ pub(crate) fn sha256(body: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The `Sec-WebSocket-Accept` of a key (RFC 6455, 4.2.2).
+pub(crate) fn websocket_accept(key: &[u8]) -> String {
+    let hash = Sha1::new()
+        .chain_update(key)
+        .chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(hash.finalize())
+}
+
 /// The response that the path of a request asks for.
 async fn response_to(
     name: &'static str,
@@ -307,6 +318,8 @@ async fn response_to(
     match path.rsplit('/').next() {
         Some("hang") => std::future::pending().await,
         Some("upgrade") => {
+            let key = request.headers().get("sec-websocket-key");
+            let accept = websocket_accept(key.map_or(&[][..], |key| key.as_bytes()));
             let on_upgrade = hyper::upgrade::on(request);
             tokio::spawn(async move {
                 if let Ok(upgraded) = on_upgrade.await {
@@ -317,7 +330,8 @@ async fn response_to(
             let response = response
                 .status(101)
                 .header("connection", "upgrade")
-                .header("upgrade", "websocket");
+                .header("upgrade", "websocket")
+                .header("sec-websocket-accept", accept);
             return Ok(response.body(Full::default().boxed()).unwrap());
         }
         Some("headers-out") => {

@@ -32,7 +32,7 @@ mod tokens;
 mod wait;
 
 pub(crate) use acme::AcmeServer;
-pub(crate) use backend::{Backend, sha256};
+pub(crate) use backend::{Backend, sha256, websocket_accept};
 pub(crate) use browser::Browser;
 pub(crate) use collector::{Collector, Export, attribute, hex};
 pub(crate) use consumers::{

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::header::{TE, TRAILER};
+use http::header::{CONNECTION, HeaderValue, TE, TRAILER, UPGRADE};
 use http::{Response, StatusCode};
 
 use super::Inbound;
@@ -51,6 +51,19 @@ pub(super) fn answer(
         // sends those that `Trailer` announces, so it is removed for a client that does not accept
         // them (RFC 9110, 6.5.1).
         response.headers_mut().remove(TRAILER);
+    }
+    if response.headers().contains_key(UPGRADE) && !inbound.is_http2() {
+        // `Upgrade` is sent with `Connection` alone (RFC 9110, 7.8). A tunnel sets its own.
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+    let upload = inbound.upload.as_ref().filter(|_| !inbound.is_http2());
+    if status.is_some_and(|status| status.is_client_error() || status.is_server_error())
+        && upload.is_some_and(|upload| !upload.is_received())
+    {
+        // The endpoint does not want the rest of the body, so the connection ends after the response.
+        let headers = response.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     affinity.set_cookie(response.headers_mut(), request.in_flight.endpoint().id);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -22,7 +22,7 @@ use super::respond::Reject;
 use super::trace::Trace;
 use super::upload::Upload;
 use super::wire::{self, Exchange};
-use super::{Inbound, Worker, place};
+use super::{Inbound, Worker, place, upgrade};
 use crate::connect::ConnectError;
 use crate::endpoint::{EndReason, InFlight, Outcome};
 use crate::policy::record::TryOutcome;
@@ -307,6 +307,17 @@ async fn once(
     mut now: Instant,
 ) -> Result<(Response<()>, Exchange, Drain), Failure> {
     let service = outbound.service;
+    /// Why this response cannot be the answer to the request, if it cannot.
+    fn refusal_of(&self, head: &Response<()>) -> Option<&'static str> {
+        if head.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return None;
+        }
+        match self.forwarded.upgrade {
+            Some(_) => upgrade::mismatch(head.headers(), self.parts),
+            None => Some("it changes the protocol, which the client has not requested"),
+        }
+    }
+
     let per_try = outbound.repeats.per_try_timeout();
     let end = per_try.map(|limit| now + limit);
     let endpoint = in_flight.endpoint();
@@ -360,13 +371,11 @@ async fn once(
         };
         let answer = limits.watch(&mut exchange, now, outbound, &mut drain).await;
         match answer {
-            Ok(head)
-                if head.status() == StatusCode::SWITCHING_PROTOCOLS
-                    && outbound.forwarded.upgrade.is_none() =>
-            {
-                return Err(Failure::Exchange(wire::Error::Response(
-                    "it changes to a protocol that the client has not requested".into(),
-                )));
+            Ok(head) => {
+                return match outbound.refusal_of(&head) {
+                    None => Ok((head, exchange, drain)),
+                    Some(refusal) => Err(Failure::Exchange(wire::Error::Response(refusal.into()))),
+                };
             }
             Ok(head) => return Ok((head, exchange, drain)),
             // The endpoint has closed an idle connection, which it may do at any time. This is not

@@ -8,12 +8,17 @@
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, UPGRADE};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE,
+};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
+use sha1::{Digest, Sha1};
 
 use super::backlog::Phase;
 use super::client::{Client, SEND_TIMEOUT};
@@ -27,6 +32,30 @@ use crate::request_log;
 use crate::snapshot::Service;
 
 /// A client's request to change to another protocol.
+/// What a server of WebSocket adds to the client's key (RFC 6455, 1.3).
+const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Why a 101 with these headers does not accept the `request` that was sent, if it does not. The
+/// client of HTTP/1.1 checks itself whether its key was read (RFC 6455, 4.1); that of HTTP/2 has
+/// sent none, and relies on the gateway.
+pub(super) fn mismatch(headers: &HeaderMap, request: &Parts) -> Option<&'static str> {
+    let mut protocols = headers.get_all(UPGRADE).iter();
+    let is_websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    if !protocols.next().is_some_and(is_websocket) || protocols.next().is_some() {
+        return Some("it changes to a protocol that the client has not requested");
+    }
+    if request.version < Version::HTTP_2 {
+        return None;
+    }
+    let key = request.headers.get(SEC_WEBSOCKET_KEY);
+    let accepted = headers.get(SEC_WEBSOCKET_ACCEPT);
+    let is_accepted = key.zip(accepted).is_some_and(|(key, accepted)| {
+        let hash = Sha1::new().chain_update(key).chain_update(KEY_SUFFIX);
+        STANDARD.encode(hash.finalize()).as_bytes() == accepted.as_bytes()
+    });
+    (!is_accepted).then_some("its Sec-WebSocket-Accept does not belong to the key")
+}
+
 pub(super) struct Upgrade {
     /// The protocol, as it is sent to the endpoint.
     pub(super) protocol: HeaderValue,
@@ -75,6 +104,7 @@ impl Upgrade {
             headers.remove(SEC_WEBSOCKET_ACCEPT);
             *response.status_mut() = StatusCode::OK;
             Some(connection.busy())
+            headers.remove(UPGRADE);
         };
         let client = self.client;
         let UpstreamRequest {
@@ -120,5 +150,57 @@ impl Upgrade {
             }
         });
         response.map(|()| content)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    fn request(version: Version) -> Parts {
+        // The key of the example in RFC 6455, 1.3.
+        let request = Request::builder()
+            .version(version)
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let fields = fields.iter().map(|(name, value)| {
+            let name = http::HeaderName::from_static(name);
+            (name, HeaderValue::from_static(value))
+        });
+        fields.collect()
+    }
+
+    #[test]
+    fn a_change_to_another_protocol_is_none() {
+        let request = request(Version::HTTP_11);
+        assert_eq!(
+            mismatch(&headers(&[("upgrade", "WebSocket")]), &request),
+            None
+        );
+        for fields in [
+            &[][..],
+            &[("upgrade", "foo")],
+            &[("upgrade", "websocket, foo")],
+        ] {
+            assert!(mismatch(&headers(fields), &request).is_some(), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_key_of_the_gateway_has_to_be_accepted() {
+        let request = request(Version::HTTP_2);
+        let answer = |accept: Option<&'static str>| {
+            let mut answer = headers(&[("upgrade", "websocket")]);
+            let accept = accept.map(HeaderValue::from_static);
+            answer.extend(accept.map(|accept| (SEC_WEBSOCKET_ACCEPT, accept)));
+            mismatch(&answer, &request)
+        };
+        assert_eq!(answer(Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")), None);
+        assert!(answer(Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOp=")).is_some());
+        assert!(answer(None).is_some());
     }
 }

@@ -292,6 +292,16 @@ impl Upload {
         self.pace.received.get()
     }
 
+    /// Whether the client has sent all of it, as far as was read.
+    pub(super) fn is_received(&self) -> bool {
+        let incoming = self.incoming.borrow();
+        incoming.as_ref().is_none_or(|incoming| {
+            // The length of a chunked body is known only after its end.
+            let is_chunked = incoming.size_hint().exact().is_none();
+            incoming.is_end_stream() || (is_chunked && self.read.borrow().ended)
+        })
+    }
+
     /// Whether the body can be sent again after any outcome of a try.
     pub(super) fn is_buffered(&self) -> bool {
         self.is_buffered.get()
