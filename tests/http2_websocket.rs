@@ -4,8 +4,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::http2::{Body, Http2, empty};
-use crate::harness::{Gateway, add_plugin};
+use crate::harness::http2::{Body, END_HEADERS, Frames, Http2, empty, head, kind};
+use crate::harness::{Gateway, RawServer, add_plugin, until, websocket_accept};
 use crate::proxy::with_route;
 
 /// A stream that a client asks to become a WebSocket.
@@ -68,6 +68,50 @@ fn an_endpoint_that_refuses_a_websocket_opens_no_tunnel() {
     client
         .send(websocket(&client, "/", "connect-udp"))
         .expect(501);
+}
+
+#[test]
+fn an_endpoint_that_does_not_accept_the_key_opens_no_tunnel() {
+    for accept in ["", "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"] {
+        let server = RawServer::responding_with(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+             upgrade: websocket\r\n{accept}\r\n"
+        ));
+        let gateway = Gateway::start();
+        gateway.balanced(&[(server.address, 100)]);
+        let client = Http2::connect(gateway.proxy);
+        // The gateway's settings have arrived with the first response.
+        client.get("/").expect(502);
+        client
+            .send(websocket(&client, "/", "websocket"))
+            .expect(502);
+    }
+}
+
+#[test]
+fn a_connection_that_an_endpoint_resets_is_a_reset_of_the_stream() {
+    let server = RawServer::start(|_, mut raw| {
+        let head = raw.read_until("\r\n\r\n");
+        let key = head.split("sec-websocket-key: ").nth(1);
+        let key = key.and_then(|rest| rest.split("\r\n").next()).unwrap();
+        let accept = websocket_accept(key.as_bytes());
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-accept: {accept}\r\n\r\n"
+        );
+        raw.send(answer.as_bytes());
+        until("bytes of the client arrive", || raw.has_bytes());
+        // The system resets a connection that is closed with unread bytes.
+    });
+    let gateway = Gateway::start();
+    gateway.balanced(&[(server.address, 100)]);
+    let mut client = Frames::connect(gateway.proxy, &[]);
+    let asked = [(":protocol", "websocket"), ("sec-websocket-version", "13")];
+    client.send(kind::HEADERS, END_HEADERS, 1, &head("CONNECT", "/", &asked));
+    client.next_of(kind::HEADERS).unwrap();
+    client.send(kind::DATA, 0, 1, b"hello");
+    let reset = client.next_of(kind::RST_STREAM).unwrap();
+    assert_eq!((reset.stream, &reset.payload[..]), (1, &[0, 0, 0, 8][..]));
 }
 
 #[test]

@@ -71,17 +71,17 @@ impl Streams {
 
     /// To be called when the head of a request is received.
     pub(super) fn begin(&self, now: Instant) -> Rc<Stream> {
-        let stream = Rc::new(Stream {
-            key: Cell::default(),
-            began: now,
-            answered: Cell::default(),
-            stalled: Cell::default(),
-            expired: Cell::default(),
-            body: RefCell::default(),
-            waker: RefCell::default(),
-        });
+        let stream = Rc::new(Stream::new(now));
         let key = self.open.borrow_mut().insert(Rc::clone(&stream));
         stream.key.set(key);
+        *self.next.borrow_mut() = Some(Rc::clone(&stream));
+        stream
+    }
+
+    /// To be called before the response that opens a tunnel is passed to hyper, which then starts a
+    /// task that sends the bytes of the tunnel. That task ends with the stream that is returned.
+    pub(super) fn begin_tunnel(&self, now: Instant) -> Rc<Stream> {
+        let stream = Rc::new(Stream::new(now));
         *self.next.borrow_mut() = Some(Rc::clone(&stream));
         stream
     }
@@ -122,6 +122,28 @@ impl Streams {
 }
 
 impl Stream {
+    fn new(began: Instant) -> Self {
+        Self {
+            key: Cell::default(),
+            began,
+            answered: Cell::default(),
+            stalled: Cell::default(),
+            expired: Cell::default(),
+            body: RefCell::default(),
+            waker: RefCell::default(),
+        }
+    }
+
+    /// Has its task end when it is woken next. hyper then resets the stream with `CANCEL`.
+    pub(super) fn expire(&self) {
+        self.expired.set(true);
+    }
+
+    /// Whether its task has to end.
+    pub(super) fn is_expired(&self) -> bool {
+        self.expired.get()
+    }
+
     /// To be called when the response is passed to hyper, with its body if the endpoint sends it.
     pub(super) fn answer(&self, body: Option<Rc<dyn StalledBody>>) {
         self.answered.set(true);
@@ -148,7 +170,7 @@ impl Stream {
     /// To be polled when hyper has done what it can. Ready if the stream has to be ended, because
     /// the client takes nothing of the response.
     pub(super) fn poll_stalled(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.expired.get() {
+        if self.is_expired() {
             return Poll::Ready(());
         }
         if self.stalled.get().is_some() {

@@ -7,6 +7,7 @@
 //! clear text (`h2c`) would carry requests that were never matched with a route.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,8 +18,8 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
 use sha1::{Digest, Sha1};
+use tokio::io::AsyncWriteExt;
 
 use super::backlog::Phase;
 use super::client::{Client, SEND_TIMEOUT};
@@ -31,7 +32,6 @@ use crate::relay::{LastMove, Side};
 use crate::request_log;
 use crate::snapshot::Service;
 
-/// A client's request to change to another protocol.
 /// What a server of WebSocket adds to the client's key (RFC 6455, 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -56,6 +56,7 @@ pub(super) fn mismatch(headers: &HeaderMap, request: &Parts) -> Option<&'static 
     (!is_accepted).then_some("its Sec-WebSocket-Accept does not belong to the key")
 }
 
+/// A client's request to change to another protocol.
 pub(super) struct Upgrade {
     /// The protocol, as it is sent to the endpoint.
     pub(super) protocol: HeaderValue,
@@ -95,6 +96,7 @@ impl Upgrade {
     ) -> Response<Content> {
         let (read_timeout, write_timeout) = (service.read_timeout, service.write_timeout);
         let headers = response.headers_mut();
+        let mut sending = None;
         let busy = if let Some(backlog) = connection.backlog() {
             headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(UPGRADE, self.protocol);
@@ -102,9 +104,11 @@ impl Upgrade {
             None
         } else {
             headers.remove(SEC_WEBSOCKET_ACCEPT);
-            *response.status_mut() = StatusCode::OK;
-            Some(connection.busy())
             headers.remove(UPGRADE);
+            *response.status_mut() = StatusCode::OK;
+            let streams = connection.streams();
+            sending = streams.map(|streams| streams.begin_tunnel(Instant::now()));
+            Some(connection.busy())
         };
         let client = self.client;
         let UpstreamRequest {
@@ -127,16 +131,20 @@ impl Upgrade {
                     let last_move = LastMove::now();
                     let mut endpoint = Side::new(endpoint, &last_move, write_timeout);
                     let mut client = Side::new(TokioIo::new(client), &last_move, SEND_TIMEOUT);
-                    // The result is ignored: a broken connection is an ordinary end of a tunnel.
+                    // A broken connection is an ordinary end of a tunnel.
                     if client.write_all(&received).await.is_ok() {
                         let copied = tokio::io::copy_bidirectional(&mut client, &mut endpoint);
-                        let why = tokio::select! {
-                            _ = copied => EndReason::Complete,
-                            () = last_move.is_past(read_timeout) => EndReason::Timeout,
-                            () = std::future::poll_fn(|cx| drain.poll(cx)) => EndReason::Drained,
+                        let (why, is_broken) = tokio::select! {
+                            copied = copied => (EndReason::Complete, copied.is_err()),
+                            () = last_move.is_past(read_timeout) => (EndReason::Timeout, false),
+                            () = std::future::poll_fn(|cx| drain.poll(cx)) => (EndReason::Drained, false),
                         };
                         in_flight.note_passed(received.len() as u64 + endpoint.read());
                         in_flight.end_now(why);
+                        // A client over HTTP/2 sees a reset as such (RFC 8441, 5).
+                        if let Some(sending) = sending.filter(|_| is_broken) {
+                            sending.expire();
+                        }
                     }
                     tunnel.note_passed(TunnelBytes {
                         sent: client.written(),

@@ -26,8 +26,8 @@ impl StreamExecutor {
 
 impl<F: Future + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, task: F) {
-        // hyper starts the task of a stream as soon as its request was begun. Beside these tasks it
-        // has some that send the bytes of tunnels.
+        // hyper starts the task of a stream as soon as its request was begun, and one that sends the
+        // bytes of a tunnel as soon as it has the response that opens it.
         let stream = self
             .client
             .streams()
@@ -52,6 +52,14 @@ impl<F: Future> Future for StreamTask<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
+        if this
+            .stream
+            .as_ref()
+            .is_some_and(|stream| stream.is_expired())
+        {
+            // What hyper has not sent yet is not sent: a tunnel would seem to end in order.
+            return Poll::Ready(());
+        }
         if this.task.poll(cx).is_ready() {
             return Poll::Ready(());
         }
