@@ -18,6 +18,7 @@ pub(crate) use framing::Framing;
 pub(crate) use head::parse as parse_head;
 pub(crate) use requests::{BodyKind, Part, Requests};
 pub(crate) use trailers::passed_on as trailers_passed_on;
+pub(crate) use trailers::passed_on_of_grpc as trailers_of_grpc;
 
 /// Why an exchange with an endpoint broke off.
 #[derive(Debug, Error)]

@@ -49,6 +49,26 @@ pub(crate) fn passed_on(
     (!allowed.is_empty()).then_some(allowed)
 }
 
+/// The trailers of a gRPC response that are passed on, if there are any. Their names are free, but
+/// for those of framing and connections: they are metadata of the call, and its status (gRPC over
+/// HTTP/2, "Custom-Metadata").
+pub(crate) fn passed_on_of_grpc(mut trailers: HeaderMap) -> Option<HeaderMap> {
+    for name in [
+        "content-length",
+        "transfer-encoding",
+        "trailer",
+        "te",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "upgrade",
+        "host",
+    ] {
+        trailers.remove(name);
+    }
+    (!trailers.is_empty()).then_some(trailers)
+}
+
 /// Whether a field may be sent as a trailer. When trailers are received, the message is already
 /// framed, routed, authenticated and interpreted. A recipient may merge trailers into headers, so
 /// they must not be able to change this (RFC 9110, 6.5.1; the list is that of RFC 7230, 4.1.2, with
@@ -120,6 +140,20 @@ mod tests {
         assert_eq!(passed.len(), 2);
         let none = parse(b"Host: h\r\n").unwrap();
         assert!(passed_on(&none, |_| false).is_none());
+    }
+
+    #[test]
+    fn metadata_of_grpc_may_have_any_name_but_those_of_framing() {
+        let lines = "grpc-status: 0\r\nRetry-After: 1\r\nSet-Cookie: a=1\r\nContent-Type: x\r\n\
+                     Content-Length: 3\r\nTransfer-Encoding: chunked\r\nConnection: x\r\n";
+        let passed = passed_on_of_grpc(parse(lines.as_bytes()).unwrap()).unwrap();
+        let mut names: Vec<_> = passed.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            ["content-type", "grpc-status", "retry-after", "set-cookie"]
+        );
+        assert!(passed_on_of_grpc(parse(b"Host: h\r\n").unwrap()).is_none());
     }
 
     #[test]

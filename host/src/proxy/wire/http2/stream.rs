@@ -15,7 +15,8 @@ use tokio::time::Sleep;
 
 use super::Connection;
 use super::sending::Sending;
-use crate::http1::trailers_passed_on;
+use crate::http1::{trailers_of_grpc, trailers_passed_on};
+use crate::proxy::grpc;
 use crate::proxy::headers::RequestHead;
 use crate::proxy::upload::Upload;
 use crate::proxy::wire::Error;
@@ -28,6 +29,8 @@ pub(in crate::proxy) struct Stream {
     left: Option<u64>,
     /// The length that the head gives for a body that the response does not have, as in a 304.
     described: Option<u64>,
+    /// Whether the response is one of gRPC, whose trailers are metadata of the call.
+    is_grpc: bool,
     /// Why the request could not be sent.
     failed: Option<Error>,
     /// Whether the connection has served another request before and no other one was on it when this
@@ -66,6 +69,7 @@ impl Stream {
             described: None,
             failed: None,
             is_reuse: before > 0 && is_idle,
+            is_grpc: false,
             received_before: connection.received.get(),
             timer,
             connection,
@@ -134,6 +138,7 @@ impl Stream {
         } else {
             self.left = length;
         }
+        self.is_grpc = grpc::is_grpc(&head.headers);
         self.received = Received::Body(body);
         let mut response = Response::new(());
         *response.status_mut() = head.status;
@@ -165,7 +170,10 @@ impl Stream {
         let trailers = ready!(body.poll_trailers(cx));
         let trailers = trailers.map_err(|error| connection.error(error))?;
         self.received = Received::Whole;
-        let trailers = trailers.and_then(|trailers| trailers_passed_on(&trailers, |_| false));
+        let trailers = trailers.and_then(|trailers| match self.is_grpc {
+            true => trailers_of_grpc(trailers),
+            false => trailers_passed_on(&trailers, |_| false),
+        });
         Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
