@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 
 use crate::harness::http2::{
-    END_HEADERS, END_STREAM, Http2, data, empty, frame, full, kind, streamed,
+    END_HEADERS, END_STREAM, Frames, Http2, data, empty, frame, full, kind, streamed,
 };
 use crate::harness::{Backend, Gateway, Raw, Setup, in_flight, patch_upstream, sha256, until};
 
@@ -189,6 +189,11 @@ struct Short {
 
 impl Short {
     fn start(streams: u32) -> Self {
+        Self::serving(move |stream| serve(stream, streams))
+    }
+
+    /// A server whose connections are served so.
+    fn serving(serve: impl Fn(TcpStream) -> Option<()> + Clone + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicU32::new(0));
@@ -196,7 +201,8 @@ impl Short {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 accepted.fetch_add(1, Ordering::SeqCst);
-                std::thread::spawn(move || serve(stream.unwrap(), streams));
+                let serve = serve.clone();
+                std::thread::spawn(move || serve(stream.unwrap()));
             }
         });
         Self {
@@ -208,23 +214,32 @@ impl Short {
 
 const PREFACE: usize = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
+/// Begins a connection, and reads the client's preface.
+fn open(stream: &mut TcpStream) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
+    stream.write_all(&frame(kind::SETTINGS, 0, 0, &[])).ok()?;
+    stream.read_exact(&mut [0; PREFACE]).ok()
+}
+
+/// Reads a frame. Returns its type, its flags and its stream.
+fn read_frame(stream: &mut TcpStream) -> Option<(u8, u8, u32)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).ok()?;
+    let [a, b, c, kind, flags, id @ ..] = head;
+    let length = u32::from_be_bytes([0, a, b, c]) as usize;
+    stream.read_exact(&mut vec![0; length]).ok()?;
+    Some((kind, flags, u32::from_be_bytes(id)))
+}
+
 /// Answers streams with 200 (index 8 of the static table, RFC 7541), and closes the connection after
 /// this many of them. A connection that may have none answers nothing, not even a PING.
 fn serve(mut stream: TcpStream, streams: u32) -> Option<()> {
-    stream.set_nodelay(true).ok()?;
-    stream.write_all(&frame(kind::SETTINGS, 0, 0, &[])).ok()?;
-    let mut preface = [0; PREFACE];
-    stream.read_exact(&mut preface).ok()?;
+    open(&mut stream)?;
     let mut answered = 0;
     loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).ok()?;
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload).ok()?;
-        let id = u32::from_be_bytes(head[5..9].try_into().unwrap());
+        let (kind, flags, id) = read_frame(&mut stream)?;
         // The whole request is read before it is answered.
-        let ends = matches!(head[3], kind::HEADERS | kind::DATA) && head[4] & END_STREAM > 0;
+        let ends = matches!(kind, kind::HEADERS | kind::DATA) && flags & END_STREAM > 0;
         if !ends || answered == streams {
             continue;
         }
@@ -254,6 +269,51 @@ fn a_goaway_after_every_few_streams_costs_no_request() {
         }
     }
     assert!(server.connections.load(Ordering::SeqCst) >= 20);
+}
+
+#[test]
+fn an_endpoint_that_processes_nothing_is_left_alone_soon() {
+    // Each connection ends with the first request on it, which it has not processed.
+    let server = Short::serving(|mut stream| {
+        open(&mut stream)?;
+        while read_frame(&mut stream)?.0 != kind::HEADERS {}
+        stream.write_all(&frame(kind::GOAWAY, 0, 0, &[0; 8])).ok()
+    });
+    let gateway = gateway(&[server.address]);
+    set(&gateway, &json!({"retries": 5}));
+    gateway.get("/").expect(502);
+    // Six tries, and two more connections.
+    let accepted = server.connections.load(Ordering::SeqCst);
+    assert!((6..=8).contains(&accepted), "{accepted}");
+}
+
+/// A server that answers each request with a head and a piece of a body, and resets its stream then
+/// with this code.
+fn resetting(code: u8) -> Short {
+    Short::serving(move |mut stream| {
+        open(&mut stream)?;
+        loop {
+            let (kind, _, id) = read_frame(&mut stream)?;
+            if kind == kind::HEADERS {
+                let head = frame(kind::HEADERS, END_HEADERS, id, &[0x88]);
+                let piece = frame(kind::DATA, 0, id, b"abc");
+                let reset = frame(kind::RST_STREAM, 0, id, &[0, 0, 0, code]);
+                stream.write_all(&[head, piece, reset].concat()).ok()?;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_stream_that_an_endpoint_resets_is_reset_with_the_same_code() {
+    for code in [8, 11] {
+        let server = resetting(code);
+        let gateway = gateway(&[server.address]);
+        let mut client = Frames::connect(gateway.proxy, &[]);
+        client.get(1, "/", END_STREAM);
+        let reset = client.next_of(kind::RST_STREAM).unwrap();
+        assert_eq!(reset.payload, [0, 0, 0, code]);
+    }
 }
 
 #[test]

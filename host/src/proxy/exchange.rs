@@ -33,8 +33,10 @@ use crate::{balancer, clock};
 use failure::Failure;
 use limits::Limits;
 
-/// Most connections of an endpoint that a try may find closed in order before the request.
-const MOST_GONE_AWAY: u32 = 16;
+/// How often a request may find that an endpoint has closed a connection in order before it, beside
+/// the tries of the request: one that it shares with others, as many at once do, and one that no
+/// request was sent on before, where the endpoint is at fault.
+const MOST_GONE_AWAY: (u32, u32) = (16, 2);
 
 /// A request that can be sent to one endpoint after another.
 pub(super) struct Outbound<'a> {
@@ -102,6 +104,26 @@ impl<'a> Outbound<'a> {
     }
 }
 
+/// How often endpoints have not processed a request that may be sent again, in all its tries.
+#[derive(Default)]
+struct Unprocessed {
+    shared: u32,
+    first: u32,
+}
+
+impl Unprocessed {
+    /// Counts one. Returns whether the request may be sent again without a further try. `is_first`
+    /// is whether it was the first one of its connection.
+    fn go_on(&mut self, is_first: bool) -> bool {
+        let (count, most) = match is_first {
+            false => (&mut self.shared, MOST_GONE_AWAY.0),
+            true => (&mut self.first, MOST_GONE_AWAY.1),
+        };
+        *count += 1;
+        *count <= most
+    }
+}
+
 /// The response to a request. No further try follows.
 pub(super) struct Exchanged {
     pub(super) head: Response<()>,
@@ -129,6 +151,7 @@ pub(super) async fn exchange(
     // The clock is read only once for each try: even so, it is read some fifty thousand times a
     // second.
     let mut now = first_try;
+    let mut unprocessed = Unprocessed::default();
     loop {
         let repeatable = outbound.is_idempotent() && outbound.is_replayable();
         let request = balancer::PickRequest {
@@ -147,7 +170,7 @@ pub(super) async fn exchange(
         if let Some(trace) = outbound.trace {
             trace.begin_try(&in_flight.endpoint().address, &outbound.target, now);
         }
-        let outcome = once(worker, &in_flight, outbound, now).await;
+        let outcome = once(worker, &in_flight, outbound, now, &mut unprocessed).await;
         if let Ok((head, ..)) = &outcome {
             in_flight.note_head(head.status(), head.headers());
         }
@@ -284,6 +307,17 @@ impl Outbound<'_> {
         }
     }
 
+    /// Why this response cannot be the answer to the request, if it cannot.
+    fn refusal_of(&self, head: &Response<()>) -> Option<&'static str> {
+        if head.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return None;
+        }
+        match self.forwarded.upgrade {
+            Some(_) => upgrade::mismatch(head.headers(), self.parts),
+            None => Some("it changes the protocol, which the client has not requested"),
+        }
+    }
+
     fn is_idempotent(&self) -> bool {
         self.repeats.is_idempotent(&self.parts.method)
     }
@@ -305,19 +339,9 @@ async fn once(
     in_flight: &InFlight,
     outbound: &Outbound<'_>,
     mut now: Instant,
+    unprocessed: &mut Unprocessed,
 ) -> Result<(Response<()>, Exchange, Drain), Failure> {
     let service = outbound.service;
-    /// Why this response cannot be the answer to the request, if it cannot.
-    fn refusal_of(&self, head: &Response<()>) -> Option<&'static str> {
-        if head.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return None;
-        }
-        match self.forwarded.upgrade {
-            Some(_) => upgrade::mismatch(head.headers(), self.parts),
-            None => Some("it changes the protocol, which the client has not requested"),
-        }
-    }
-
     let per_try = outbound.repeats.per_try_timeout();
     let end = per_try.map(|limit| now + limit);
     let endpoint = in_flight.endpoint();
@@ -344,7 +368,6 @@ async fn once(
         headers: &outbound.parts.headers,
         forwarded: &outbound.forwarded,
     };
-    let mut unprocessed = 0;
     loop {
         let mut exchange = match idle.take() {
             Some(idle) => idle,
@@ -377,7 +400,6 @@ async fn once(
                     Some(refusal) => Err(Failure::Exchange(wire::Error::Response(refusal.into()))),
                 };
             }
-            Ok(head) => return Ok((head, exchange, drain)),
             // The endpoint has closed an idle connection, which it may do at any time. This is not
             // a failure of the endpoint, so the same endpoint is tried on a new connection.
             Err(Failure::Exchange(wire::Error::Io(_) | wire::Error::Closed))
@@ -387,16 +409,10 @@ async fn once(
             // The endpoint has closed the connection in order, as after a number of requests. Many
             // requests at once may find several connections closed.
             Err(Failure::Exchange(wire::Error::GoneAway))
-                if unprocessed < MOST_GONE_AWAY && outbound.is_replayable() =>
-            {
-                unprocessed += 1;
-            }
+                if outbound.is_replayable() && unprocessed.go_on(exchange.is_first()) => {}
             // The endpoint takes no more requests on this connection.
             Err(Failure::Exchange(wire::Error::Refused))
-                if unprocessed == 0 && outbound.is_replayable() =>
-            {
-                unprocessed += 1;
-            }
+                if outbound.is_replayable() && unprocessed.go_on(true) => {}
             Err(Failure::Exchange(wire::Error::Io(error))) if !exchange.begun() => {
                 return Err(Failure::Connect(ConnectError::Io(error)));
             }

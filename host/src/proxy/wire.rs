@@ -49,9 +49,10 @@ pub(super) enum Error {
     /// The endpoint has refused the request, and has not processed it (RFC 9113, 8.7).
     #[error("the endpoint refused the request")]
     Refused,
-    /// The endpoint has reset the stream.
+    /// The endpoint has reset the stream. If the response has begun, hyper resets the stream of a
+    /// client with the same code, which it finds in this source.
     #[error("the endpoint reset the stream: {0}")]
-    Reset(h2::Reason),
+    Reset(h2::Reason, #[source] h2::Error),
     /// The endpoint has not answered a PING in time.
     #[error("the endpoint did not answer a PING in time")]
     Unresponsive,
@@ -111,6 +112,14 @@ impl Exchange {
         match self {
             Self::Http1(connection) => connection.begun(),
             Self::Http2(stream) => stream.begun(),
+        }
+    }
+
+    /// Whether it is the first one of its connection.
+    pub(super) fn is_first(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.requests <= 1,
+            Self::Http2(stream) => stream.is_first(),
         }
     }
 

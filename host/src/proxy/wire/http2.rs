@@ -204,7 +204,11 @@ impl Connection {
             return io.map_or(Error::Closed, Error::Io);
         }
         match reason {
-            Some(reason) if error.is_remote() => Error::Reset(reason),
+            // A body that ends so has not ended in order.
+            Some(h2::Reason::NO_ERROR) if error.is_remote() => {
+                Error::Reset(h2::Reason::NO_ERROR, h2::Reason::INTERNAL_ERROR.into())
+            }
+            Some(reason) if error.is_remote() => Error::Reset(reason, error),
             _ => Error::Response(error.into()),
         }
     }

@@ -36,6 +36,8 @@ pub(in crate::proxy) struct Stream {
     /// Whether the connection has served another request before and no other one was on it when this
     /// one began.
     is_reuse: bool,
+    /// Whether no stream was opened on the connection before this one.
+    is_first: bool,
     /// What [`Connection::received`] was when this one began.
     received_before: u32,
     /// The timer, once it was used.
@@ -67,9 +69,10 @@ impl Stream {
             received: Received::Nothing,
             left: None,
             described: None,
+            is_grpc: false,
             failed: None,
             is_reuse: before > 0 && is_idle,
-            is_grpc: false,
+            is_first: before == 0,
             received_before: connection.received.get(),
             timer,
             connection,
@@ -111,6 +114,11 @@ impl Stream {
         self.is_reuse && matches!(self.received, Received::Nothing | Received::Awaited(_))
     }
 
+    /// Whether no stream was opened on the connection before this one.
+    pub(in crate::proxy) fn is_first(&self) -> bool {
+        self.is_first
+    }
+
     pub(in crate::proxy) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -130,6 +138,7 @@ impl Stream {
         if let Some(sending) = &mut self.sending {
             sending.let_go();
         }
+        self.is_grpc = grpc::is_grpc(&head.headers);
         let length = take_length(&mut head.headers)?;
         if body.is_end_stream() {
             let is_described = head.status == StatusCode::NOT_MODIFIED;
@@ -138,7 +147,6 @@ impl Stream {
         } else {
             self.left = length;
         }
-        self.is_grpc = grpc::is_grpc(&head.headers);
         self.received = Received::Body(body);
         let mut response = Response::new(());
         *response.status_mut() = head.status;
