@@ -31,7 +31,7 @@ fn a_request_is_answered_as_over_http1() {
     assert_eq!(sent["host"], backend.address.to_string());
     assert_eq!(sent["x-forwarded-host"], "127.0.0.1");
     assert_eq!(sent["x-forwarded-path"], "/mock/a%20b");
-    assert_eq!(sent["connection"], "keep-alive");
+    assert_eq!(sent["connection"], "keep-alive, TE");
     assert_eq!(sent["te"], "trailers");
     assert_eq!(sent["cookie"], "a=1; b=2");
     assert_eq!(

@@ -157,15 +157,20 @@ impl RequestHead<'_> {
             BodyLength::None if empty_body => field(text, "content-length", b"0"),
             BodyLength::None => {}
         }
-        if lists(headers, &TE, "trailers") {
+        // `TE` is for the next recipient alone (RFC 9110, 10.1.4).
+        let takes_trailers = lists(headers, &TE, "trailers");
+        if takes_trailers {
             field(text, "te", b"trailers");
         }
-        match forwarded.upgrade {
-            Some(protocol) => {
-                field(text, "connection", b"keep-alive, Upgrade");
-                field(text, "upgrade", protocol.as_bytes());
-            }
-            None => field(text, "connection", b"keep-alive"),
+        let options: &[u8] = match (forwarded.upgrade, takes_trailers) {
+            (None, false) => b"keep-alive",
+            (None, true) => b"keep-alive, TE",
+            (Some(_), false) => b"keep-alive, Upgrade",
+            (Some(_), true) => b"keep-alive, Upgrade, TE",
+        };
+        field(text, "connection", options);
+        if let Some(protocol) = forwarded.upgrade {
+            field(text, "upgrade", protocol.as_bytes());
         }
         let connection = forwarded.connection;
         let client = forwarded.client.ip.as_bytes();
@@ -275,11 +280,8 @@ impl RequestHead<'_> {
         {
             sent.insert(X_KONG_REQUEST_ID, id);
         }
-        extend_list(
-            sent,
-            VIA,
-            &HeaderValue::from_static(via_of(forwarded.version)),
-        );
+        let via = HeaderValue::from_static(via_of(forwarded.version));
+        extend_list(sent, VIA, &via);
         Ok(request)
     }
 }
