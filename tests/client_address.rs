@@ -28,6 +28,29 @@ fn record(path: &Path) -> Value {
 }
 
 #[test]
+fn a_redirect_has_the_host_that_a_trusted_peer_tells() {
+    for (setup, host) in [(trusting(), "a.test:8443"), (Setup::new(), "127.0.0.1")] {
+        let (gateway, _backend) = with_backend(setup);
+        let route = json!({
+            "paths": ["/moved"], "protocols": ["https"], "https_redirect_status_code": 301,
+        });
+        let routes = "/services/u-service/routes";
+        gateway.admin_json("POST", routes, &route).expect(201);
+        let told = [("x-forwarded-host", "a.test:8443")];
+        let moved = gateway.get_with("/moved?a=b", &told).expect(301);
+        assert_eq!(
+            moved.header("location"),
+            format!("https://{host}/moved?a=b")
+        );
+        if host != "127.0.0.1" {
+            let wrong = [("x-forwarded-host", "a.test/evil, b")];
+            let moved = gateway.get_with("/moved", &wrong).expect(301);
+            assert_eq!(moved.header("location"), "https://127.0.0.1/moved");
+        }
+    }
+}
+
+#[test]
 fn nobody_is_believed_unless_it_is_trusted() {
     let forged = [
         ("x-real-ip", "192.0.2.7"),

@@ -5,8 +5,10 @@ use http::Version;
 use super::Inbound;
 use super::connection_info::Scheme;
 use super::grpc;
+use super::headers::X_FORWARDED_HOST;
 use super::matched::Matched;
 use super::respond::Reject;
+use crate::authority::Authority;
 
 /// Checks that the request may use the route, or returns the reason for the refusal.
 pub(super) fn check(inbound: &Inbound<'_>, matched: &Matched<'_>) -> Result<(), Reject> {
@@ -14,7 +16,8 @@ pub(super) fn check(inbound: &Inbound<'_>, matched: &Matched<'_>) -> Result<(), 
     if let Some(status) = route.https_only
         && inbound.scheme() == Scheme::Http
     {
-        let (host, target) = (matched.host.name(), &matched.target);
+        let host = forwarded_host(inbound).unwrap_or_else(|| matched.host.name());
+        let target = &matched.target;
         return Err(Reject::HttpsOnly {
             status,
             location: format!("https://{host}{target}"),
@@ -32,4 +35,14 @@ pub(super) fn check(inbound: &Inbound<'_>, matched: &Matched<'_>) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// The host that the client has requested from a proxy in front of the gateway, if the peer is
+/// trusted to say so. What is no host is ignored. Source: Kong.
+fn forwarded_host<'a>(inbound: &'a Inbound<'_>) -> Option<&'a str> {
+    let is_believed = inbound.connection().trust.keeps_forwarded;
+    let sent = is_believed.then(|| inbound.parts.headers.get(X_FORWARDED_HOST))??;
+    sent.to_str()
+        .ok()
+        .filter(|host| Authority::parse(host).is_some())
 }
