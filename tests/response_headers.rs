@@ -99,6 +99,35 @@ fn off_is_off_for_every_kind_of_response() {
 }
 
 #[test]
+fn a_client_is_told_the_route_and_the_service_where_that_is_allowed() {
+    for is_allowed in [false, true] {
+        let setup = Setup::new().arg(
+            "--allow-debug-header",
+            if is_allowed { "on" } else { "off" },
+        );
+        let gateway = setup.start();
+        let backend = Backend::start("b");
+        gateway.balanced(&[(backend.address, 100)]);
+        let shown = gateway.admin("GET", "/", &[]).expect(200).json();
+        assert_eq!(shown["configuration"]["allow_debug_header"], is_allowed);
+        let service = gateway
+            .admin("GET", "/services/u-service", &[])
+            .expect(200)
+            .json();
+        for (asked, is_told) in [(&[("kong-debug", "1")][..], is_allowed), (&[], false)] {
+            let answer = gateway.get_with("/", asked).expect(200);
+            for name in ["kong-route-id", "kong-service-id", "kong-service-name"] {
+                assert_eq!(!answer.header(name).is_empty(), is_told, "{name}");
+            }
+            if is_told {
+                assert_eq!(answer.header("kong-service-id"), service["id"]);
+                assert_eq!(answer.header("kong-service-name"), "u-service");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_request_with_the_token_tells_what_has_happened() {
     let gateway = Setup::new().arg("--debug-token", TOKEN).start();
     let backend = Backend::start("b");

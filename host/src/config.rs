@@ -182,6 +182,8 @@ pub struct Proxy {
     pub headers: ResponseHeaders,
     /// By which token clients may ask what has happened to their requests; none for no client.
     pub debug_token: Option<DebugToken>,
+    /// Whether clients that send `Kong-Debug` are told the names of the route and the service.
+    pub allow_debug_header: bool,
     /// Most connections of clients, if the operator sets a limit.
     pub max_connections: Option<usize>,
     /// Most sessions of UDP, if the operator sets a limit.

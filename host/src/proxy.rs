@@ -224,11 +224,8 @@ async fn answer_to(
         is_answered: false,
     };
     let sent = worker.settings.headers;
-    let is_debugged = match &worker.settings.debug_token {
-        Some(token) => debug::is_asked(token, &mut inbound.parts.headers),
-        None => false,
-    };
-    if is_debugged || inbound.wants().trace {
+    let asked = debug::Asked::of(&worker.settings, &mut inbound.parts.headers);
+    if asked.any() || inbound.wants().trace {
         inbound.trace = Some(Box::default());
     }
     let id = from.id;
@@ -294,9 +291,9 @@ async fn answer_to(
         inbound.show(response.status());
     }
     let debugged = match &inbound.trace {
-        Some(trace) if is_debugged => {
+        Some(trace) if asked.any() => {
             let policy = inbound.run.as_ref().and_then(|run| run.answered_by());
-            Some(debug::headers(trace, started, made.reason, policy))
+            Some(asked.headers(trace, started, made.reason, policy))
         }
         _ => None,
     };
@@ -456,10 +453,10 @@ impl Inbound<'_> {
     /// Refuses a body with a transfer coding other than `chunked`, or with a length beside it.
     fn check_coding(&self) -> Result<(), Reject> {
         let chunked = (self.upload.as_ref()).is_some_and(|upload| upload.length().is_none());
-            None if self.from.has_two_lengths => Err(Reject::bad_request()),
         let refusal = chunked.then(|| transfer_coding::refusal(&self.parts.headers));
         match refusal.flatten() {
             Some(status) => Err(Reject::TransferCoding(status)),
+            None if self.from.has_two_lengths => Err(Reject::bad_request()),
             None => Ok(()),
         }
     }

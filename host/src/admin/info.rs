@@ -59,7 +59,7 @@ fn configuration(admin: &Admin) -> Value {
         "kic": false,
         "wasm": false,
         "client_ssl": false,
-        "allow_debug_header": false,
+        "allow_debug_header": config.proxy.allow_debug_header,
         "proxy_listen": written(proxy),
         "proxy_listeners": listeners(proxy),
         "proxy_ssl_enabled": has_tls(proxy),

@@ -266,7 +266,7 @@ fn every_setting_has_its_effect() {
                 "proxy_access_log" | "proxy_stream_access_log" => "access.log",
                 "data_dir" | "declarative_config" | "dns_hostsfile" | "syslog_socket"
                 | "hash_keys_file" | "keyring_file" => "elsewhere",
-                "hash_keys" | "real_ip_recursive" => "on",
+                "hash_keys" | "real_ip_recursive" | "allow_debug_header" => "on",
                 "trusted_ips" => "192.0.2.0/24",
                 "real_ip_header" => "proxy_protocol",
                 "tracing_instrumentations" => "router",

@@ -1,5 +1,5 @@
 //! Headers of a response that tell what has happened to its request, for a client that has the token
-//! of the setting `debug_token`.
+//! of the setting `debug_token`; and those of Kong's setting `allow_debug_header`, for any client.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
 use super::trace::Trace;
-use crate::config::DebugToken;
+use crate::config;
 use crate::policy::record::{Try, TryOutcome};
 
 /// The header of the request that has the token.
@@ -22,15 +22,81 @@ const TIMES: HeaderName = HeaderName::from_static("pointsman-debug-times");
 const REASON: HeaderName = HeaderName::from_static("pointsman-debug-reason");
 const POLICY: HeaderName = HeaderName::from_static("pointsman-debug-policy");
 
-/// Whether the client has sent the token. The header is removed, so that it is in no record.
-pub(super) fn is_asked(token: &DebugToken, headers: &mut HeaderMap) -> bool {
-    let sent = headers.remove(DEBUG);
-    sent.is_some_and(|sent| token.is(sent.as_bytes()))
+/// By this header, with any value, a client asks for the route and the service. Source: Kong 3.9.
+const KONG_DEBUG: HeaderName = HeaderName::from_static("kong-debug");
+
+const KONG_ROUTE_ID: HeaderName = HeaderName::from_static("kong-route-id");
+const KONG_ROUTE_NAME: HeaderName = HeaderName::from_static("kong-route-name");
+const KONG_SERVICE_ID: HeaderName = HeaderName::from_static("kong-service-id");
+const KONG_SERVICE_NAME: HeaderName = HeaderName::from_static("kong-service-name");
+
+/// What a client is told of its request.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    /// All of it, because it has sent the token.
+    all: bool,
+    /// The route and the service, as in Kong.
+    kong: bool,
 }
 
-/// The headers about a request that began at `started`. `reason` is why the gateway has answered, and
-/// `policy` the policy that has.
-pub(super) fn headers(
+impl Asked {
+    /// What these headers ask for, and may. The token is removed, so that it is in no record.
+    pub(super) fn of(settings: &config::Proxy, headers: &mut HeaderMap) -> Self {
+        let token = settings.debug_token.as_ref();
+        let all = token.is_some_and(|token| {
+            let sent = headers.remove(DEBUG);
+            sent.is_some_and(|sent| token.is(sent.as_bytes()))
+        });
+        let kong = settings.allow_debug_header && headers.contains_key(KONG_DEBUG);
+        Self { all, kong }
+    }
+
+    /// Whether it is told anything.
+    pub(super) fn any(self) -> bool {
+        self.all || self.kong
+    }
+
+    /// The headers about a request that began at `started`. `reason` is why the gateway has
+    /// answered, and `policy` the policy that has.
+    pub(super) fn headers(
+        self,
+        trace: &Trace,
+        started: Instant,
+        reason: Option<&str>,
+        policy: Option<&str>,
+    ) -> HeaderMap {
+        let mut told = HeaderMap::new();
+        if self.all {
+            told = all_headers(trace, started, reason, policy);
+        }
+        if self.kong {
+            let placement = &trace.placement;
+            let id = |id: Option<uuid::Uuid>| id.map(|id| id.to_string());
+            let name = |name: &Option<std::sync::Arc<str>>, id: &Option<String>| {
+                let name = name.as_deref().map(str::to_owned);
+                name.filter(|name| Some(name) != id.as_ref())
+            };
+            let (route, service) = (id(placement.route), id(placement.service));
+            let names = (
+                name(&placement.route_name, &route),
+                name(&placement.service_name, &service),
+            );
+            for (name, value) in [
+                (KONG_ROUTE_ID, route),
+                (KONG_ROUTE_NAME, names.0),
+                (KONG_SERVICE_ID, service),
+                (KONG_SERVICE_NAME, names.1),
+            ] {
+                let value = value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+                told.extend(value.map(|value| (name, value)));
+            }
+        }
+        told
+    }
+}
+
+/// All headers, for a client that has sent the token.
+fn all_headers(
     trace: &Trace,
     started: Instant,
     reason: Option<&str>,

@@ -103,6 +103,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Unset("none, and the header is ignored"),
     },
     Setting {
+        name: "allow_debug_header",
+        about: "Whether the responses to clients that send `Kong-Debug` [have the route and the \
+                service](docs/operating.md#debugging-a-request): `Kong-Route-Id`, `Kong-Route-Name`, \
+                `Kong-Service-Id`, `Kong-Service-Name`",
+        kind: Text {
+            value: "on|off",
+            expected: "on or off",
+            set: |config, text| {
+                readers::switch(text).map(|on| config.proxy.allow_debug_header = on)
+            },
+        },
+        default: Written("off"),
+    },
+    Setting {
         name: "max_connections",
         about: "Connections of clients that the proxy serves at once, over all workers; further \
                 ones are answered 503",
