@@ -374,6 +374,7 @@ fn responses_are_read_and_removed_by_their_keys() {
         let shown = gateway.admin("GET", &path, &[]).expect(200).json();
         assert_eq!(shown["status"], 200);
         assert_eq!(shown["headers"]["x-a"], "b");
+        assert_eq!(shown["headers"]["X-Cache-Key"], key);
         assert_eq!(shown["body"], "ok");
         assert_eq!(shown["body_len"], 2);
         assert_eq!(shown["ttl"], 77);

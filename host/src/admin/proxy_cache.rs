@@ -45,9 +45,9 @@ async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> ApiResult 
     match stored.unwrap_or_default().as_slice() {
         [] => Err(Error::not_found()),
         [newest, others @ ..] => {
-            let mut shown = describe(newest);
+            let mut shown = describe(newest, &key);
             if !others.is_empty() {
-                let others: Vec<Value> = others.iter().map(describe).collect();
+                let others: Vec<Value> = others.iter().map(|other| describe(other, &key)).collect();
                 shown["variants"] = others.into();
             }
             Ok(Json(shown).into_response())
@@ -84,9 +84,10 @@ fn check(admin: &Admin, plugin: &str) -> Result<(), Error> {
     }
 }
 
-/// A response in the form of Kong.
-fn describe(stored: &Arc<Stored>) -> Value {
+/// A response in the form of Kong, where its key is one of its headers.
+fn describe(stored: &Arc<Stored>, key: &str) -> Value {
     let mut headers = serde_json::Map::new();
+    headers.insert("X-Cache-Key".into(), key.into());
     for name in stored.headers.keys() {
         let values = stored.headers.get_all(name).iter();
         let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
