@@ -80,6 +80,51 @@ fn a_wrong_field_is_answered_with_the_one_that_is_probably_meant() {
 }
 
 #[test]
+fn traces_are_sent_many_together_unless_the_queue_says_otherwise() {
+    let gateway = Gateway::start();
+    let url = "http://127.0.0.1:9/v1/traces";
+    for (config, together) in [
+        (json!({"traces_endpoint": url}), 200),
+        (
+            json!({"traces_endpoint": url, "queue": {"max_retry_time": 5}}),
+            1,
+        ),
+    ] {
+        let plugin = json!({"name": "opentelemetry", "config": config});
+        let made = gateway
+            .admin_json("POST", "/plugins", &plugin)
+            .expect(201)
+            .json();
+        assert_eq!(made["config"]["queue"]["max_batch_size"], together);
+        assert_eq!(made["config"]["propagation"]["default_format"], "w3c");
+        let path = format!("/plugins/{}", made["id"].as_str().unwrap());
+        gateway.admin("DELETE", &path, &[]).expect(204);
+    }
+    let shown = gateway.admin("GET", "/schemas/plugins/opentelemetry", &[]);
+    let shown = shown.expect(200).text();
+    assert!(
+        shown.contains(r#""default":{"max_batch_size":200}"#),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(r#""default":{"default_format":"w3c"}"#),
+        "{shown}"
+    );
+    let plugin = json!({"name": "opentelemetry", "config": {}});
+    let refused = gateway
+        .admin_json("POST", "/plugins", &plugin)
+        .expect(400)
+        .json();
+    let said = &refused["fields"]["config"]["@entity"][0];
+    assert!(
+        said.as_str()
+            .unwrap()
+            .starts_with("at least one of these fields"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn wrong_settings_have_kongs_messages_in_their_places() {
     let gateway = Gateway::start();
     let periods = "at least one of these fields must be non-empty: 'config.second', \

@@ -467,7 +467,10 @@ fn settings_that_make_no_sense_are_refused_with_a_reason() {
     };
     let url = "http://127.0.0.1:4318/v1/traces";
     for (config, said) in [
-        (json!({}), "at least one of these fields must be non-empty"),
+        (
+            json!({}),
+            "at least one of these fields must be non-empty: 'traces_endpoint', 'logs_endpoint'",
+        ),
         (
             json!({"traces_endpoint": url, "logs_endpoint": url}),
             "leave logs_endpoint out",

@@ -429,15 +429,22 @@ impl Field {
         self.referenceable && value.as_str().is_some_and(is_reference)
     }
 
-    /// The default as JSON; for a record, the defaults of its fields.
+    /// The default as JSON; for a record, the defaults of its fields, and in place of some of them its
+    /// own.
     pub(crate) fn preset(&self) -> Value {
         match (&self.shape, self.default) {
             (Shape::Record(_), _) if self.null_by_default => Value::Null,
-            (Shape::Record(fields), _) => fields
-                .iter()
-                .map(|field| (field.name.to_owned(), field.preset()))
-                .collect::<Row>()
-                .into(),
+            (Shape::Record(fields), default) => {
+                let fields = fields.iter();
+                let presets = fields.map(|field| (field.name.to_owned(), field.preset()));
+                let mut row: Row = presets.collect();
+                if let Preset::Computed(compute) = default
+                    && let Value::Object(own) = compute()
+                {
+                    row.extend(own);
+                }
+                row.into()
+            }
             (_, Preset::Null) => Value::Null,
             (_, Preset::String(text)) => text.into(),
             (_, Preset::Integer(number)) => number.into(),

@@ -80,7 +80,11 @@ impl Walk {
         let flags = flags.into_iter().filter(|(_, is_set)| *is_set);
         shown.extend(flags.map(|(name, _)| (name.to_owned(), true.into())));
         if !is_generated && !matches!(field.default, Preset::Null) {
-            shown.insert("default".into(), field.preset());
+            let default = match field.default {
+                Preset::Computed(compute) => compute(),
+                _ => field.preset(),
+            };
+            shown.insert("default".into(), default);
         }
         if field.may_be_empty {
             shown.insert("len_min".into(), 0.into());

@@ -45,7 +45,8 @@ pub(super) fn fill_config(schema: &Value, config: &mut Row) {
         let present = config.get(name).cloned().unwrap_or_default();
         let filled =
             if field["type"] == "record" && (present.is_object() || field["required"] == true) {
-                let mut inner = present.as_object().cloned().unwrap_or_default();
+                let given = present.as_object().or(field["default"].as_object());
+                let mut inner = given.cloned().unwrap_or_default();
                 fill_config(field, &mut inner);
                 inner.into()
             } else if field["type"] == "array" && field["elements"]["type"] == "record" {

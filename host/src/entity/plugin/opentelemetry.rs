@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::json;
 
 use super::queue::{self, Queue};
 use super::{HTTP_PROTOCOLS, PluginKind};
@@ -63,7 +64,8 @@ const PROPAGATION: Field = Field::record(
             ])]),
     ],
 )
-.required();
+.required()
+.default(Preset::Computed(|| json!({ "default_format": "w3c" })));
 
 pub(super) static KIND: PluginKind = PluginKind {
     priority: 14,
@@ -124,6 +126,10 @@ pub(super) static KIND: PluginKind = PluginKind {
                 ],
             )
             .required()
+            .entity_checks(&[EntityCheck::AtLeastOneOf(&[
+                "traces_endpoint",
+                "logs_endpoint",
+            ])])
             .shorthands(&[Shorthand {
                 field: Field::string("endpoint"),
                 path: &["traces_endpoint"],
@@ -131,10 +137,7 @@ pub(super) static KIND: PluginKind = PluginKind {
                 is_echoed: false,
             }]),
         ],
-        entity_checks: &[EntityCheck::AtLeastOneOf(&[
-            "config.traces_endpoint",
-            "config.logs_endpoint",
-        ])],
+        entity_checks: &[],
     },
 };
 

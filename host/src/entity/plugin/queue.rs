@@ -2,6 +2,7 @@
 //! Source: Kong 3.9, `kong.tools.queue`.
 
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::entity::field::{Check, Deprecation, Field, Preset};
 
@@ -10,43 +11,38 @@ const MOST: i64 = 1_000_000;
 
 const DELAY: &[Check] = &[Check::BetweenNumbers(0.001, MOST as f64)];
 
-/// Declares the record, with this default of `max_batch_size`.
-macro_rules! record {
-    ($batch:literal) => {
-        Field::record(
-            "queue",
-            &[
-                Field::integer("max_batch_size")
-                    .default(Preset::Integer($batch))
-                    .check(&[Check::Between(1, MOST)]),
-                Field::number("max_coalescing_delay")
-                    .default(Preset::Integer(1))
-                    .check(&[Check::Between(0, 3600)]),
-                Field::integer("max_entries")
-                    .default(Preset::Integer(10_000))
-                    .check(&[Check::Between(1, MOST)]),
-                Field::integer("max_bytes"),
-                Field::number("max_retry_time").default(Preset::Integer(60)),
-                Field::number("initial_retry_delay")
-                    .default(Preset::Number(0.01))
-                    .check(DELAY),
-                Field::number("max_retry_delay")
-                    .default(Preset::Integer(60))
-                    .check(DELAY),
-                Field::integer("concurrency_limit")
-                    .default(Preset::Integer(1))
-                    .check(&[Check::OneOfIntegers(&[-1, 1])]),
-            ],
-        )
-        .required()
-    };
-}
-
 /// The record.
-pub(super) const RECORD: Field = record!(1);
+pub(super) const RECORD: Field = Field::record(
+    "queue",
+    &[
+        Field::integer("max_batch_size")
+            .default(Preset::Integer(1))
+            .check(&[Check::Between(1, MOST)]),
+        Field::number("max_coalescing_delay")
+            .default(Preset::Integer(1))
+            .check(&[Check::Between(0, 3600)]),
+        Field::integer("max_entries")
+            .default(Preset::Integer(10_000))
+            .check(&[Check::Between(1, MOST)]),
+        Field::integer("max_bytes"),
+        Field::number("max_retry_time").default(Preset::Integer(60)),
+        Field::number("initial_retry_delay")
+            .default(Preset::Number(0.01))
+            .check(DELAY),
+        Field::number("max_retry_delay")
+            .default(Preset::Integer(60))
+            .check(DELAY),
+        Field::integer("concurrency_limit")
+            .default(Preset::Integer(1))
+            .check(&[Check::OneOfIntegers(&[-1, 1])]),
+    ],
+)
+.required();
 
-/// The record for traces.
-pub(super) const RECORD_OF_SPANS: Field = record!(200);
+/// The record for traces, which are sent many together. A record that names other fields alone has the
+/// usual `max_batch_size`, as in Kong.
+pub(super) const RECORD_OF_SPANS: Field =
+    RECORD.default(Preset::Computed(|| json!({ "max_batch_size": 200 })));
 
 /// Fields from before there was the record.
 pub(super) const RETRY_COUNT: Field = Field::integer("retry_count").deprecated(Deprecation {

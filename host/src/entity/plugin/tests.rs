@@ -150,7 +150,7 @@ fn each_setting_has_its_type_default_and_bounds() {
         (
             "opentelemetry",
             &["queue", "max_batch_size"],
-            json!({ "type": "integer", "default": 200, "between": [1, 1_000_000] }),
+            json!({ "type": "integer", "default": 1, "between": [1, 1_000_000] }),
         ),
         (
             "opentelemetry",
