@@ -36,6 +36,10 @@ use crate::stream::StreamFigures;
 use crate::upstream::{AddressReport, Upstream};
 use certificates::CertificateFigure;
 
+/// The media type of the text format, as Kong writes it. Prometheus takes it for that format, and asks
+/// for OpenMetrics by `Accept`.
+const TEXT: &str = "text/plain; charset=UTF-8";
+
 /// `GET /metrics`: in the text format, or as OpenMetrics with exemplars if the scraper prefers that.
 pub(super) async fn show(
     State(admin): State<Admin>,
@@ -48,7 +52,7 @@ pub(super) async fn show(
     let text = text(&admin, nodes, is_openmetrics)?;
     let (content_type, text) = match is_openmetrics {
         true => (openmetrics::CONTENT_TYPE, openmetrics::converted(&text)),
-        false => (prometheus_text::CONTENT_TYPE, text),
+        false => (TEXT, text),
     };
     let headers = [(CONTENT_TYPE, content_type), (VARY, "accept")];
     Ok((headers, text).into_response())
