@@ -91,7 +91,7 @@ fn the_path_the_method_and_the_host_are_replaced() {
     let sent = gateway.send(gateway.proxy, "POST", "/p?a=1", &headers, Some(form));
     let seen = sent.expect(200).json();
     assert_eq!(seen["method"], "GET");
-    assert_eq!(seen["uri"], "/v2/old.example%20x?a=1&b=2&c=x+y");
+    assert_eq!(seen["uri"], "/v2/old.example%20x?a=1&b=2&c=x%20y");
     assert_eq!(seen["headers"]["host"], "new.example");
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn arguments(text: &[u8]) -> Arguments {
 }
 
 /// The text of arguments that were changed. Those that `sent` has as well stay as they were sent, and
-/// others are escaped where necessary.
+/// others are escaped where necessary, a blank as `%20`, as Kong does.
 pub(crate) fn write(changed: &[(String, Option<String>)], sent: &[u8]) -> Vec<u8> {
     let written = sent.split(|byte| *byte == b'&');
     let mut as_sent: HashMap<_, VecDeque<&[u8]>> = HashMap::new();
@@ -53,7 +53,11 @@ pub(crate) fn write(changed: &[(String, Option<String>)], sent: &[u8]) -> Vec<u8
             continue;
         }
         let (name, value) = argument;
-        let escaped = |part: &str| byte_serialize(part.as_bytes()).collect::<String>();
+        // A plus that belongs to the text is escaped already.
+        let escaped = |part: &str| {
+            let escaped: String = byte_serialize(part.as_bytes()).collect();
+            escaped.replace('+', "%20")
+        };
         text.extend_from_slice(escaped(name).as_bytes());
         if let Some(value) = value {
             text.push(b'=');
@@ -100,7 +104,7 @@ mod tests {
         let read = arguments(b"a=1+2&flag&&b=%26&e=");
         assert_eq!(read.len(), 4);
         assert_eq!(read[1], ("flag".to_owned(), None));
-        assert_eq!(write(&read, b""), b"a=1+2&flag&b=%26&e=");
+        assert_eq!(write(&read, b""), b"a=1%202&flag&b=%26&e=");
     }
 
     #[test]
@@ -111,7 +115,7 @@ mod tests {
         read.remove(1);
         read[3].1 = Some("a b".to_owned());
         read.push(("e".to_owned(), Some("\u{fffd}".to_owned())));
-        assert_eq!(write(&read, sent), b"a=%FF&c&b=x%20y&d=a+b&e=%EF%BF%BD");
+        assert_eq!(write(&read, sent), b"a=%FF&c&b=x%20y&d=a%20b&e=%EF%BF%BD");
     }
 
     #[test]

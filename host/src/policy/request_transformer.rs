@@ -414,7 +414,7 @@ mod tests {
         let expected = r#"{"a":"1","c":["3","4"],"new":[1.5],"b":"2&3"}"#;
         assert_eq!(change("application/json", json).as_deref(), Some(expected));
         let form = "gone=1&a=0&old=x+y&c=3&flag";
-        let expected = "a=1&new=x+y&c=3&flag&b=2%263&c=4";
+        let expected = "a=1&new=x%20y&c=3&flag&b=2%263&c=4";
         let form_type = "application/x-www-form-urlencoded; charset=utf-8";
         assert_eq!(change(form_type, form).as_deref(), Some(expected));
         let part = |name: &str, value: &str| {
