@@ -57,9 +57,11 @@ fn a_proxied_request_is_recorded_with_its_entities() {
 fn a_request_without_a_route_is_recorded() {
     let gateway = Gateway::start();
     let file = file_log(&gateway);
-    gateway.get_with("/none", &[("host", "a.test")]).expect(404);
+    let answer = gateway.get_with("/none", &[("host", "a.test")]).expect(404);
     let record = &file.records(1)[0];
     assert_eq!(record["response"]["status"], 404);
+    let length = answer.body.len().to_string();
+    assert_eq!(record["response"]["headers"]["content-length"], length);
     assert_eq!(record["source"], "kong");
     assert_eq!(record["latencies"]["proxy"], -1);
     assert_eq!(record["upstream_status"], "");

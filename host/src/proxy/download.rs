@@ -190,6 +190,14 @@ impl Content {
         }
     }
 
+    /// The length of a body that the gateway has made; hyper adds it to the head.
+    pub(super) fn own_length(&self) -> Option<u64> {
+        match self {
+            Self::Own(_) => self.length(),
+            Self::Streamed(_) | Self::Tunnel(_) => None,
+        }
+    }
+
     /// Its length in bytes, if that is known.
     pub(super) fn length(&self) -> Option<u64> {
         match self {

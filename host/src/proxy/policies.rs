@@ -215,7 +215,13 @@ pub(super) fn log(
     made: Made,
     inbound: &mut Inbound<'_>,
 ) -> Option<Box<Finish>> {
-    let head = AnswerHead::of(response.status(), response.headers(), inbound.wants());
+    let length = response.body().own_length();
+    let head = AnswerHead::of(
+        response.status(),
+        response.headers(),
+        length,
+        inbound.wants(),
+    );
     let recorder = Recorder::new(None, inbound, made, Some(head));
     Finish::new(Vec::new(), true, Some(recorder))
 }
@@ -403,7 +409,8 @@ pub(super) fn respond(
     let records = run.records();
     let recorder = (records || inbound.is_logged()).then(|| {
         let wants = if records { Wants::ALL } else { inbound.wants() };
-        let head = AnswerHead::of(head.status, &head.headers, wants);
+        let length = content.own_length().filter(|_| keeps_length);
+        let head = AnswerHead::of(head.status, &head.headers, length, wants);
         Recorder::new(Some(run), inbound, made, Some(head))
     });
     let finish = Finish::new(filters, keeps_length, recorder);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
@@ -67,8 +68,22 @@ pub(in super::super) struct Recorder {
 }
 
 impl AnswerHead {
-    /// The parts of a response's head that are wanted.
-    pub(super) fn of(status: StatusCode, headers: &HeaderMap, wants: Wants) -> Self {
+    /// The parts of a response's head that are wanted. `length` is that of a body which the gateway
+    /// has made.
+    pub(super) fn of(
+        status: StatusCode,
+        headers: &HeaderMap,
+        length: Option<u64>,
+        wants: Wants,
+    ) -> Self {
+        let has_length = !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let sent_headers = || {
+            let mut headers = headers.clone();
+            if let Some(length) = length.filter(|_| has_length) {
+                headers.entry(CONTENT_LENGTH).or_insert(length.into());
+            }
+            headers
+        };
         let line = "HTTP/1.1 200 \r\n\r\n".len() + reason_length(status);
         Self {
             status,
@@ -77,7 +92,7 @@ impl AnswerHead {
                 false => 0,
             },
             headers: match wants.response_headers {
-                true => headers.clone(),
+                true => sent_headers(),
                 false => HeaderMap::new(),
             },
         }
