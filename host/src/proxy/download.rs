@@ -228,7 +228,7 @@ impl Download {
     fn take_whole(&mut self) -> Option<Bytes> {
         let request = self.request.as_mut()?;
         let body = request.exchange.take_whole_body()?;
-        request.in_flight.note_body(|| micros(Instant::now()));
+        note_piece(&mut request.in_flight, &body);
         self.finish();
         Some(body)
     }
@@ -276,12 +276,8 @@ impl Download {
                         None
                     }
                     Some(Ok(frame)) => {
-                        request.in_flight.note_body(|| micros(Instant::now()));
-                        if let Some(data) = frame.data_ref() {
-                            let bytes = data.len() as u64;
-                            let now = || micros(Instant::now());
-                            request.in_flight.note_bytes(bytes, now);
-                        }
+                        let piece = frame.data_ref().map_or(&[][..], |data| data);
+                        note_piece(&mut request.in_flight, piece);
                         Some(Ok(frame))
                     }
                     Some(Err(error @ wire::Error::Client(_))) => {
@@ -344,6 +340,15 @@ impl Download {
                 .reset((Instant::now() + self.read_timeout).into());
         }
         timer.poll(cx)
+    }
+}
+
+/// Notes that a piece of the body was received.
+fn note_piece(in_flight: &mut InFlight, piece: &[u8]) {
+    let now = || micros(Instant::now());
+    in_flight.note_body(now);
+    if !piece.is_empty() {
+        in_flight.note_bytes(piece.len() as u64, now);
     }
 }
 
