@@ -56,7 +56,7 @@ fn the_upstream_gets_kongs_forwarding_headers() {
     assert_eq!(sent["x-forwarded-path"], "/mock/a%20b");
     assert_eq!(sent["x-forwarded-prefix"], "/mock");
     assert_eq!(sent["x-custom"], "kept");
-    assert_eq!(sent["connection"], "keep-alive");
+    assert_eq!(sent["connection"], "keep-alive, TE");
     assert_eq!(
         sent["via"],
         concat!("1.1 pointsman/", env!("CARGO_PKG_VERSION"))
