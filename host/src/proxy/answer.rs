@@ -35,7 +35,7 @@ pub(super) fn answer(
     if let Some(run) = &mut inbound.run
         && response.status() != StatusCode::SWITCHING_PROTOCOLS
     {
-        run.receive(&inbound.parts, &response);
+        run.receive(inbound.parts, &response);
     }
     let status = Some(response.status());
     headers::to_client(

@@ -68,7 +68,7 @@ impl<'a> Outbound<'a> {
     ) -> Self {
         let upload = inbound.upload.as_ref();
         Self {
-            parts: &inbound.parts,
+            parts: inbound.parts,
             target: match service.grpc {
                 true => matched.sent_target(),
                 false => matched.upstream_target(&service.path),

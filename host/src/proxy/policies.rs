@@ -78,7 +78,7 @@ impl Run {
     /// The run of a request that was refused before it had a route. Only the later phases of its
     /// policies run.
     pub(super) fn unmatched(policies: &Policies, inbound: &Inbound<'_>) -> Option<Box<Self>> {
-        let host = matched::host_of(&inbound.parts);
+        let host = matched::host_of(inbound.parts);
         let host = host.map_or_else(|_| "".into(), |host| host.name().into());
         Self::without_route(policies, host, &inbound.parts.headers)
     }
@@ -365,7 +365,7 @@ pub(super) fn respond(
             let mut response = response::Response {
                 head: &mut head,
                 source: made.source,
-                request: &inbound.parts,
+                request: inbound.parts,
                 client: client(inbound.client().address, &inbound.from.client, &run.host),
                 matched: run.matched(),
                 subject: &run.subject,
