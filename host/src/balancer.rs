@@ -2,7 +2,7 @@
 //!
 //! - [`Engine`] is the component host for balancers: it loads them, and provides the interfaces
 //!   that they may import.
-//! - [`Plugin`] is a component that was checked: it is compiled and linked, and its description was
+//! - [`LoadedBalancer`] is a component that was checked: it is compiled and linked, and its description was
 //!   read. Any number of upstreams share it.
 //! - [`Balancer`] belongs to one upstream: it holds the endpoint table and the instance that was
 //!   given that table, behind one lock that is held for a fraction of a microsecond.
@@ -27,10 +27,10 @@ pub(crate) mod fuzzing;
 mod imports;
 mod instance;
 mod limits;
+mod loaded;
 mod note;
 mod notes;
 mod outcomes;
-mod plugin;
 mod request;
 mod rerun;
 mod shadow;
@@ -50,9 +50,9 @@ pub use engine::{Engine, Settings, try_settings};
 pub use explain::{Explained, Question, Said};
 pub use facts::{BODY_START, RequestFacts};
 pub use limits::PickLimits;
+pub use loaded::LoadedBalancer;
 pub use note::{BalancerVersion, ChosenBy, Pick, PickNote};
 pub use notes::Told;
-pub use plugin::Plugin;
 pub use request::{Choice, PickRequest, Refusal};
 pub use rerun::Rerun;
 pub use shadow::{Report as ShadowReport, Shadow, ShadowSettings, ShadowThread};

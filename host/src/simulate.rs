@@ -30,7 +30,7 @@ use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::balancer::{Engine, Plugin, SHIPPED, Settings, try_settings};
+use crate::balancer::{Engine, LoadedBalancer, SHIPPED, Settings, try_settings};
 use crate::component::Schema;
 use crate::json::exact;
 use crate::named::{self, Named};
@@ -96,7 +96,7 @@ enum Affinity {
 struct Contender {
     /// The name as given, with settings.
     name: String,
-    plugin: Arc<Plugin>,
+    plugin: Arc<LoadedBalancer>,
     config: String,
     affinity: Affinity,
 }

@@ -8,7 +8,7 @@ use super::error::Error;
 use super::rows::id_of;
 use super::version_rows::{not_ready, of_digest, text, written};
 use super::{Admin, canary_state, intake, settings};
-use crate::balancer::Plugin;
+use crate::balancer::LoadedBalancer;
 use crate::clock;
 use crate::entity::{Kind, Row, Violation};
 use crate::store::{Revision, Store, Stored, Write};
@@ -84,7 +84,7 @@ pub(super) struct ReadyVersion {
 pub(super) fn ready_version(
     store: &dyn Store,
     balancer: Uuid,
-    plugin: &Plugin,
+    plugin: &LoadedBalancer,
     component: Bytes,
 ) -> Result<ReadyVersion, Error> {
     let facts = intake::facts(Ok(plugin));

@@ -22,7 +22,7 @@ use super::rows::{TRIES, conflict, find, id_of, look_up, to_delete};
 use super::version_rows::not_shipped;
 use super::writes;
 use super::{Admin, activation, canary_state, changes, decode, settings, upload, version_rows};
-use crate::balancer::{Engine, LoadError, Plugin, SHIPPED, Shipped};
+use crate::balancer::{Engine, LoadError, LoadedBalancer, SHIPPED, Shipped};
 use crate::component::ComponentError;
 use crate::entity::{Kind, Row};
 use crate::store::{self, Store, Write};
@@ -81,7 +81,7 @@ pub(super) fn endpoints() -> [super::ApiEndpoint; 4] {
 pub async fn install_shipped(
     store: &Arc<dyn Store>,
     engine: &Arc<Engine>,
-) -> anyhow::Result<Arc<Plugin>> {
+) -> anyhow::Result<Arc<LoadedBalancer>> {
     let mut default = None;
     // The first start has to compile all of them: as many at a time as there are processors.
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
@@ -108,7 +108,7 @@ async fn install(
     store: &Arc<dyn Store>,
     engine: &Arc<Engine>,
     shipped: &Shipped,
-    plugin: &Arc<Plugin>,
+    plugin: &Arc<LoadedBalancer>,
 ) -> Result<(), Error> {
     for _ in 0..TRIES {
         let writes = installation(store, engine, shipped, plugin).await?;
@@ -142,7 +142,7 @@ async fn installation(
     store: &Arc<dyn Store>,
     engine: &Arc<Engine>,
     shipped: &Shipped,
-    plugin: &Arc<Plugin>,
+    plugin: &Arc<LoadedBalancer>,
 ) -> Result<Vec<Write>, Error> {
     let known = store.find(KIND, &["name"], &[&shipped.name.into()])?;
     if let Some(known) = &known {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::rows::id_of;
 use super::{settings, version_rows};
-use crate::balancer::{Engine, LoadError, Plugin};
+use crate::balancer::{Engine, LoadError, LoadedBalancer};
 use crate::entity::{Kind, Row};
 use crate::store::{self, Store, Stored};
 
@@ -38,7 +38,7 @@ pub(super) async fn find(
     store: &Arc<dyn Store>,
     engine: &Arc<Engine>,
     fields: &Row,
-) -> Result<Option<(Arc<Plugin>, Stored)>, CandidateError> {
+) -> Result<Option<(Arc<LoadedBalancer>, Stored)>, CandidateError> {
     let given = |field: &str| fields.get(field).filter(|value| !value.is_null());
     let Some(name) = given("balancer") else {
         return Ok(None);

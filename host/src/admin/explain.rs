@@ -214,7 +214,7 @@ fn no_entropy() -> Error {
 /// The balancer that is asked.
 struct Who {
     name: String,
-    plugin: Arc<balancer::Plugin>,
+    plugin: Arc<balancer::LoadedBalancer>,
     config: String,
 }
 

@@ -21,7 +21,7 @@ use super::changes;
 use super::error::Error;
 use super::rows::{TRIES, conflict, id_of};
 use super::version_rows::{of_digest, text, written};
-use crate::balancer::{LoadError, Plugin};
+use crate::balancer::{LoadError, LoadedBalancer};
 use crate::component::{ComponentError, digest};
 use crate::entity::{Kind, Row, Violation};
 use crate::in_place::in_place;
@@ -226,7 +226,12 @@ pub async fn resume_checks(admin: Admin) {
 }
 
 /// Stores the outcome of a check. A version that was deleted meanwhile stays deleted.
-async fn settle(admin: &Admin, balancer: Uuid, digest: &str, checked: Result<&Plugin, &LoadError>) {
+async fn settle(
+    admin: &Admin,
+    balancer: Uuid,
+    digest: &str,
+    checked: Result<&LoadedBalancer, &LoadError>,
+) {
     if let Err(LoadError::Component(ComponentError::Internal(cause))) = checked {
         tracing::error!("cannot load a component: {cause}");
     }
@@ -295,7 +300,7 @@ fn checking() -> Row {
 }
 
 /// The fields of a version that its check sets.
-pub(super) fn facts(checked: Result<&Plugin, &LoadError>) -> Row {
+pub(super) fn facts(checked: Result<&LoadedBalancer, &LoadError>) -> Row {
     fields(match checked {
         Ok(plugin) => {
             let columns = plugin.columns.iter().map(|column| column.name());

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::rows::id_of;
 use super::version_rows;
-use crate::balancer::{self, Engine, LoadError, Plugin};
+use crate::balancer::{self, Engine, LoadError, LoadedBalancer};
 use crate::component::ComponentError;
 use crate::config;
 use crate::entity::{Kind, Row};
@@ -110,7 +110,7 @@ pub(super) async fn incompatible_upstreams(
     store: &Arc<dyn Store>,
     engine: &Arc<Engine>,
     balancer: &str,
-    version: &Arc<Plugin>,
+    version: &Arc<LoadedBalancer>,
 ) -> Result<Row, Error> {
     let follows = |row: &Row| {
         row.get("algorithm").and_then(Value::as_str) == Some(balancer)
@@ -192,7 +192,7 @@ fn extension<'r>(upstream: &'r Row, field: &str) -> Option<&'r Value> {
 /// Why the component itself rejects settings; none if it accepts them.
 pub(super) async fn rejected_by_component(
     engine: &Arc<Engine>,
-    plugin: &Arc<Plugin>,
+    plugin: &Arc<LoadedBalancer>,
     config: &Value,
 ) -> Result<Option<String>, LoadError> {
     let (own, plugin) = (Arc::clone(engine), Arc::clone(plugin));

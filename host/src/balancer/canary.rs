@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::plugin::Plugin;
+use super::loaded::LoadedBalancer;
 use super::request::PickRequest;
 use crate::endpoint::{Outcome, OutcomeObserver};
 use crate::entity::balancer::Canary as Settings;
@@ -66,7 +66,7 @@ pub struct Canary {
     /// Name of the balancer.
     pub name: String,
     /// The version.
-    pub plugin: Arc<Plugin>,
+    pub plugin: Arc<LoadedBalancer>,
     /// How many of 2^32 requests it gets.
     share: u64,
     /// Part of the choice of a side, so that different versions begin with different clients.
@@ -102,7 +102,12 @@ pub struct Figures {
 
 impl Canary {
     /// A canary that has placed no request yet.
-    pub fn new(settings: Settings, balancer: Uuid, name: String, plugin: Arc<Plugin>) -> Self {
+    pub fn new(
+        settings: Settings,
+        balancer: Uuid,
+        name: String,
+        plugin: Arc<LoadedBalancer>,
+    ) -> Self {
         let share = settings.share_percent.clamp(0.0, 100.0) / 100.0;
         Self {
             share: ((share * 2_f64.powi(32)) as u64).max(1),

@@ -26,9 +26,9 @@ use super::facts;
 use super::fault::Fault;
 use super::instance::{Instance, InstanceSpec};
 use super::limits::PickLimits;
+use super::loaded::LoadedBalancer;
 use super::note::ChosenBy;
 use super::outcomes::Outcomes;
-use super::plugin::Plugin;
 use super::request::{Choice, PickRequest, Refusal};
 use super::tally::{BUSY, Cause, TIMED};
 use super::tape::Tape;
@@ -102,7 +102,7 @@ impl std::fmt::Debug for Balancer {
 /// What the lock guards. It includes the table, so that a position always refers to the table that
 /// the instance was given.
 struct Inner {
-    plugin: Arc<Plugin>,
+    plugin: Arc<LoadedBalancer>,
     config: String,
     limits: PickLimits,
     table: Arc<[Arc<Endpoint>]>,
@@ -141,7 +141,12 @@ enum Slot {
 
 impl Balancer {
     /// A balancer without endpoints. The first pick makes its instance.
-    pub fn new(engine: Arc<Engine>, upstream: &str, plugin: Arc<Plugin>, config: String) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        upstream: &str,
+        plugin: Arc<LoadedBalancer>,
+        config: String,
+    ) -> Self {
         let table: Arc<[Arc<Endpoint>]> = Arc::new([]);
         let limits = engine.limits();
         Self {
@@ -203,7 +208,7 @@ impl Balancer {
     }
 
     /// The present plugin.
-    pub fn plugin(&self) -> Arc<Plugin> {
+    pub fn plugin(&self) -> Arc<LoadedBalancer> {
         Arc::clone(&self.inner.lock().plugin)
     }
 

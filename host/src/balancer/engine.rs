@@ -14,8 +14,8 @@ use super::fault::Fault;
 use super::imports::{self, Guest};
 use super::instance::Instance;
 use super::limits::PickLimits;
+use super::loaded::{LoadedBalancer, Prepared};
 use super::note::BalancerVersion;
-use super::plugin::{Plugin, Prepared};
 use crate::component::{
     Compiled, ComponentError, ComponentHost, HostSettings, Journal, Journals, Origin, Schema,
     StartError, parse_schema,
@@ -118,7 +118,7 @@ impl Engine {
 
     /// Keeps the log lines of a plugin from now on, under the name that it is loaded under. A
     /// second name for the same plugin has no effect.
-    pub fn name_plugin(&self, plugin: &Plugin, name: &str) {
+    pub fn name_plugin(&self, plugin: &LoadedBalancer, name: &str) {
         plugin.journal.get_or_init(|| self.journals.open(name));
     }
 
@@ -133,7 +133,10 @@ impl Engine {
     ///
     /// # Errors
     /// A sentence that says what to change.
-    pub async fn load(self: &Arc<Self>, component: Bytes) -> Result<Arc<Plugin>, LoadError> {
+    pub async fn load(
+        self: &Arc<Self>,
+        component: Bytes,
+    ) -> Result<Arc<LoadedBalancer>, LoadError> {
         self.load_from(Origin::Uploaded, component).await
     }
 
@@ -145,7 +148,7 @@ impl Engine {
     pub async fn load_shipped(
         self: &Arc<Self>,
         component: Bytes,
-    ) -> Result<Arc<Plugin>, LoadError> {
+    ) -> Result<Arc<LoadedBalancer>, LoadError> {
         let plugin = self.load_from(Origin::Shipped, component).await?;
         self.components.workers().trust(&plugin.config_schema);
         Ok(plugin)
@@ -155,7 +158,7 @@ impl Engine {
         self: &Arc<Self>,
         origin: Origin,
         component: Bytes,
-    ) -> Result<Arc<Plugin>, LoadError> {
+    ) -> Result<Arc<LoadedBalancer>, LoadError> {
         let size = component.len();
         let compiled = self.components.compile(component, origin).await?;
         let engine = Arc::clone(self);
@@ -176,7 +179,7 @@ impl Engine {
     ///
     /// # Errors
     /// As for [`Engine::load`].
-    pub fn load_trusted(&self, component: &[u8]) -> Result<Arc<Plugin>, LoadError> {
+    pub fn load_trusted(&self, component: &[u8]) -> Result<Arc<LoadedBalancer>, LoadError> {
         let compiled = self.components.compile_here(component)?;
         let plugin = self.check(&compiled, component.len())?;
         Schema::compile(&plugin.config_schema).map_err(ComponentError::Schema)?;
@@ -220,7 +223,7 @@ impl Engine {
         Ok(workers.violations(schema, settings).await?)
     }
 
-    fn check(&self, compiled: &Compiled, size: usize) -> Result<Arc<Plugin>, LoadError> {
+    fn check(&self, compiled: &Compiled, size: usize) -> Result<Arc<LoadedBalancer>, LoadError> {
         let (wasm, component) = (self.components.wasm(), &compiled.component);
         let exports = check::interfaces(wasm, component)?;
         let imports = crate::component::imports(wasm, component);
@@ -239,7 +242,7 @@ impl Engine {
             version: description.version.clone(),
             digest: digest.clone(),
         };
-        Ok(Arc::new(Plugin {
+        Ok(Arc::new(LoadedBalancer {
             identity: Arc::new(identity),
             digest: digest.clone(),
             size,
@@ -265,7 +268,7 @@ impl Engine {
 ///
 /// # Errors
 /// The plugin's message about them.
-pub fn try_settings(engine: &Engine, plugin: &Plugin, config: &str) -> Result<(), String> {
+pub fn try_settings(engine: &Engine, plugin: &LoadedBalancer, config: &str) -> Result<(), String> {
     let configured = Instance::configure(&engine.components, engine.limits, plugin, config);
     configured.map_err(|fault| match fault {
         Fault::Configuration(sentence) => sentence,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::choose::{Balancer, Handover};
 use super::engine::Engine;
 use super::facts::RequestFacts;
-use super::plugin::Plugin;
+use super::loaded::LoadedBalancer;
 use super::request::{Choice, PickRequest, Refusal};
 use crate::endpoint::{Endpoint, RequestCost};
 
@@ -20,7 +20,7 @@ pub struct Question {
     /// The balancer that serves the upstream, whose instance may have a state to take over.
     pub serving: Arc<Balancer>,
     /// The plugin that is asked.
-    pub plugin: Arc<Plugin>,
+    pub plugin: Arc<LoadedBalancer>,
     /// Its settings.
     pub config: String,
     /// The endpoints to choose from.

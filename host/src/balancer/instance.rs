@@ -11,7 +11,7 @@ use super::columns::Interests;
 use super::fault::Fault;
 use super::imports::{EarlierTries, Guest, LoadAnswers, LoadView};
 use super::limits::PickLimits;
-use super::plugin::{Exports, Plugin, Prepared};
+use super::loaded::{Exports, LoadedBalancer, Prepared};
 use super::request::Refusal;
 use crate::component::{ComponentHost, GuestFault, Output, Sandbox};
 use crate::endpoint::{EndedTry, Endpoint, RequestCost};
@@ -20,7 +20,7 @@ use crate::trace::EndpointFact;
 /// What an instance is made from.
 pub(super) struct InstanceSpec<'a> {
     pub(super) host: &'a ComponentHost,
-    pub(super) plugin: &'a Plugin,
+    pub(super) plugin: &'a LoadedBalancer,
     /// The upstream whose requests it places.
     pub(super) upstream: &'a str,
     pub(super) config: &'a str,
@@ -87,7 +87,7 @@ impl Instance {
     pub(super) fn configure(
         host: &ComponentHost,
         limits: PickLimits,
-        plugin: &Plugin,
+        plugin: &LoadedBalancer,
         config: &str,
     ) -> Result<(), Fault> {
         let none: Arc<[Arc<Endpoint>]> = Arc::new([]);

@@ -9,8 +9,8 @@ use super::columns::Interests;
 use super::engine::Engine;
 use super::facts;
 use super::instance::{Instance, InstanceSpec};
+use super::loaded::LoadedBalancer;
 use super::notes::Told;
-use super::plugin::Plugin;
 use super::request::Refusal;
 use crate::endpoint::{EndReason, EndedTry, Endpoint, RequestCost};
 use crate::trace::{Answer, Ended, EndpointFact, Pick, Row};
@@ -18,7 +18,7 @@ use crate::trace::{Answer, Ended, EndpointFact, Pick, Row};
 /// Repeats the calls of a trace on a component.
 pub struct Rerun {
     engine: Arc<Engine>,
-    plugin: Arc<Plugin>,
+    plugin: Arc<LoadedBalancer>,
     config: String,
     /// The state that the first instance restores.
     saved: Vec<u8>,
@@ -33,7 +33,12 @@ impl std::fmt::Debug for Rerun {
 
 impl Rerun {
     /// A replay without a table yet. `config` and `saved` are those of the trace.
-    pub fn new(engine: Arc<Engine>, plugin: Arc<Plugin>, config: String, saved: Vec<u8>) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        plugin: Arc<LoadedBalancer>,
+        config: String,
+        saved: Vec<u8>,
+    ) -> Self {
         Self {
             engine,
             plugin,

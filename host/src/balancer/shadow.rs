@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use super::choose::{Balancer, PickObserver};
 use super::engine::Engine;
 use super::limits::PickLimits;
-use super::plugin::Plugin;
+use super::loaded::LoadedBalancer;
 use super::request::{Choice, PickRequest};
 use crate::clock::{self, thread_cpu_time};
 use crate::endpoint::{Endpoint, WorkInFlight};
@@ -130,7 +130,7 @@ fn run(picks: &Receiver<Pick>) {
 #[derive(Debug, Clone)]
 pub struct ShadowSettings {
     /// The plugin that chooses.
-    pub plugin: Arc<Plugin>,
+    pub plugin: Arc<LoadedBalancer>,
     /// Its settings.
     pub config: String,
     /// Its limits.

@@ -18,7 +18,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::balancer::{Engine, Plugin, Settings};
+use crate::balancer::{Engine, LoadedBalancer, Settings};
 use crate::config::{Config, Written};
 use crate::named::{self, Named};
 use crate::simulate;
@@ -110,7 +110,7 @@ impl Finding {
 /// A component that has loaded, with settings that it has accepted.
 struct Subject {
     engine: Arc<Engine>,
-    plugin: Arc<Plugin>,
+    plugin: Arc<LoadedBalancer>,
     config: String,
     /// The endpoints that the author has named, if any: each table starts with them.
     named: Vec<Named>,

@@ -37,7 +37,7 @@ use super::channel::CanaryChannel;
 use super::new_names::NewNames;
 use super::{Published, Snapshot};
 use crate::authority::Host;
-use crate::balancer::{Engine, Plugin, ShadowThread};
+use crate::balancer::{Engine, LoadedBalancer, ShadowThread};
 use crate::config::RouterFlavor;
 use crate::entity::{self, Kind, Row};
 use crate::policy::Resources;
@@ -101,7 +101,7 @@ impl Compiler {
         published: Arc<Published>,
         store: Arc<dyn Store>,
         engine: Arc<Engine>,
-        default: Arc<Plugin>,
+        default: Arc<LoadedBalancer>,
         upstreams: UpstreamResources,
         policies: Arc<Resources>,
     ) -> Self {

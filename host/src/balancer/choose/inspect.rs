@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::{Balancer, Choice, PickObserver, PickRequest, Slot, Unavailable, untried};
 use crate::balancer::limits::PickLimits;
-use crate::balancer::plugin::Plugin;
+use crate::balancer::loaded::LoadedBalancer;
 use crate::endpoint::{Endpoint, RequestCost};
 
 impl Balancer {
@@ -24,7 +24,7 @@ impl Balancer {
     }
 
     /// The present plugin, and its settings.
-    pub fn current(&self) -> (Arc<Plugin>, String) {
+    pub fn current(&self) -> (Arc<LoadedBalancer>, String) {
         let inner = self.inner.lock();
         (Arc::clone(&inner.plugin), inner.config.clone())
     }

@@ -13,7 +13,7 @@ use crate::balancer::columns::Interests;
 use crate::balancer::fault::Fault;
 use crate::balancer::instance::{Instance, InstanceSpec};
 use crate::balancer::limits::PickLimits;
-use crate::balancer::plugin::Plugin;
+use crate::balancer::loaded::LoadedBalancer;
 use crate::balancer::tally::TIMED;
 use crate::component::GuestFault;
 
@@ -22,7 +22,7 @@ const SLOW: &str = "an earlier hand-over took too long, perhaps for another upst
 
 /// What is to choose next.
 struct Successor {
-    plugin: Arc<Plugin>,
+    plugin: Arc<LoadedBalancer>,
     config: String,
     limits: PickLimits,
 }
@@ -30,7 +30,7 @@ struct Successor {
 impl Balancer {
     /// Switches to another plugin, or to other settings, from the next pick on. Does nothing if
     /// both are unchanged, so that a round robin keeps its position.
-    pub fn replace(&self, plugin: Arc<Plugin>, config: String) {
+    pub fn replace(&self, plugin: Arc<LoadedBalancer>, config: String) {
         let limits = self.inner.lock().limits;
         self.switch(Successor {
             plugin,
@@ -121,7 +121,7 @@ impl Balancer {
         inner: &mut Inner,
         mut new: Instance,
         old: &mut Instance,
-        predecessor: &Plugin,
+        predecessor: &LoadedBalancer,
     ) {
         let saved = match old.save() {
             Ok(saved) => saved,
@@ -158,7 +158,10 @@ impl Balancer {
     ///
     /// # Errors
     /// Why the state cannot be saved.
-    pub(in crate::balancer) fn saved_for(&self, next: &Plugin) -> Result<Option<Vec<u8>>, String> {
+    pub(in crate::balancer) fn saved_for(
+        &self,
+        next: &LoadedBalancer,
+    ) -> Result<Option<Vec<u8>>, String> {
         let mut inner = self.inner.lock();
         if !inner.can_hand_over_to(next) {
             return Ok(None);
@@ -195,7 +198,7 @@ impl Balancer {
     }
 }
 
-fn note_slowness(plugin: &Plugin, fault: &Fault) {
+fn note_slowness(plugin: &LoadedBalancer, fault: &Fault) {
     if matches!(fault, Fault::Guest(GuestFault::Deadline)) {
         plugin.prepared.mark_slow();
     }
@@ -210,7 +213,7 @@ impl Inner {
 
     /// Whether there is a state to take over: there is an instance, its plugin has the same name,
     /// and both plugins can save and restore a state.
-    fn can_hand_over_to(&self, next: &Plugin) -> bool {
+    fn can_hand_over_to(&self, next: &LoadedBalancer) -> bool {
         matches!(self.slot, Slot::Running(_))
             && self.plugin.name == next.name
             && self.plugin.prepared.hands_over()

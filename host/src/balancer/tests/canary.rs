@@ -12,7 +12,7 @@ fn canary(engine: &Arc<Engine>, name: &str, bounds: Value) -> Arc<Canary> {
     canary_of(plugin, bounds)
 }
 
-fn canary_of(plugin: Arc<Plugin>, bounds: Value) -> Arc<Canary> {
+fn canary_of(plugin: Arc<LoadedBalancer>, bounds: Value) -> Arc<Canary> {
     let mut settings = json!({
         "id": "f81d4fae-7dec-41d0-a765-00a0c91e6bf6", "version": plugin.digest, "state": "running",
         "share_percent": 100, "max_faults": 0, "min_requests": 10, "promote": false, "created_at": 0,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Finding, words};
-use crate::balancer::{Engine, LoadError, Plugin, try_settings};
+use crate::balancer::{Engine, LoadError, LoadedBalancer, try_settings};
 use crate::component::{ComponentError, Schema};
 
 /// A component's description of itself.
@@ -25,7 +25,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn of(plugin: &Plugin) -> Self {
+    pub(super) fn of(plugin: &LoadedBalancer) -> Self {
         Self {
             name: plugin.name.clone(),
             version: plugin.version.clone(),
@@ -66,7 +66,7 @@ pub(super) fn load(
     engine: &Engine,
     bytes: &[u8],
     checks: &mut Vec<Finding>,
-) -> Option<Arc<Plugin>> {
+) -> Option<Arc<LoadedBalancer>> {
     let plugin = match engine.load_trusted(bytes) {
         Ok(plugin) => plugin,
         Err(error) => {
@@ -120,7 +120,7 @@ fn imports(names: &[String]) -> String {
 }
 
 /// Warnings about a component that loads.
-fn notes(plugin: &Plugin, checks: &mut [Finding]) {
+fn notes(plugin: &LoadedBalancer, checks: &mut [Finding]) {
     let mut note = |id: &str, sentence: String| {
         if let Some(finding) = checks.iter_mut().find(|finding| finding.id == id) {
             *finding = Finding::warn(finding.id, sentence);
@@ -160,7 +160,7 @@ fn is_semantic(version: &str) -> bool {
 /// Whether the schema and the component accept the settings.
 pub(super) fn settings(
     engine: &Engine,
-    plugin: &Plugin,
+    plugin: &LoadedBalancer,
     config: &str,
     checks: &mut Vec<Finding>,
 ) -> bool {
@@ -178,7 +178,7 @@ pub(super) fn settings(
     refused.is_none()
 }
 
-fn refusal(engine: &Engine, plugin: &Plugin, config: &str) -> Option<String> {
+fn refusal(engine: &Engine, plugin: &LoadedBalancer, config: &str) -> Option<String> {
     let settings: Value = match serde_json::from_str(config) {
         Ok(settings @ Value::Object(_)) => settings,
         Ok(_) => return Some("settings are a JSON object".into()),

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::context::Context;
 use super::{Part, view};
-use crate::balancer::{Canary, Plugin};
+use crate::balancer::{Canary, LoadedBalancer};
 use crate::entity::balancer::Balancer;
 use crate::entity::{Kind, Row};
 use canaries::Canaries;
@@ -93,13 +93,13 @@ impl Balancers {
     }
 
     /// The version of a balancer that is pinned, or the active one.
-    pub(super) fn plugin(&self, name: &str, pin: Option<&String>) -> Option<Arc<Plugin>> {
+    pub(super) fn plugin(&self, name: &str, pin: Option<&String>) -> Option<Arc<LoadedBalancer>> {
         let active = &self.by_name(name)?.digest;
         self.components.get(pin.unwrap_or(active)).cloned()
     }
 
     /// The balancer that serves if the configured one is not loaded.
-    pub(super) fn default_plugin(&self, context: &Context) -> Arc<Plugin> {
+    pub(super) fn default_plugin(&self, context: &Context) -> Arc<LoadedBalancer> {
         let default = self.plugin(DEFAULT_BALANCER, None);
         default.unwrap_or_else(|| Arc::clone(&context.default))
     }
@@ -112,7 +112,7 @@ impl Balancers {
 
 /// The settings of a balancer. Kong's only field that is a setting is passed to a balancer that has
 /// a setting of that name.
-pub(crate) fn complete(given: Option<Value>, slots: u32, plugin: &Plugin) -> String {
+pub(crate) fn complete(given: Option<Value>, slots: u32, plugin: &LoadedBalancer) -> String {
     let mut config = given.unwrap_or_else(|| json!({}));
     let known = plugin.config_schema.pointer("/properties/slots");
     if let (Some(fields), Some(_)) = (config.as_object_mut(), known) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::super::Published;
-use crate::balancer::{Balancer, Engine, Plugin, ShadowThread};
+use crate::balancer::{Balancer, Engine, LoadedBalancer, ShadowThread};
 use crate::store::Store;
 use crate::tls::ClientCertificate;
 use crate::upstream::{Memory, Names, SessionKey, Upstream};
@@ -16,7 +16,7 @@ pub(super) struct Context {
     pub(super) store: Arc<dyn Store>,
     pub(super) engine: Arc<Engine>,
     /// The balancer that serves if the configured one is not loaded.
-    pub(super) default: Arc<Plugin>,
+    pub(super) default: Arc<LoadedBalancer>,
     /// Where shadows compare what they would have picked.
     pub(super) shadows: ShadowThread,
     pub(super) names: Arc<Names>,
@@ -36,7 +36,7 @@ impl Context {
         &self,
         name: &str,
         named: bool,
-        plugin: Arc<Plugin>,
+        plugin: Arc<LoadedBalancer>,
         config: String,
     ) -> Upstream {
         let engine = Arc::clone(&self.engine);

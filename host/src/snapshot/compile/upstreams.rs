@@ -13,7 +13,7 @@ use super::context::Context;
 use super::users::Users;
 use super::{Part, view};
 use crate::authority::Host;
-use crate::balancer::Plugin;
+use crate::balancer::LoadedBalancer;
 use crate::entity::upstream::Upstream as Entity;
 use crate::entity::{Kind, Row};
 use crate::shared_map::SharedMap;
@@ -224,7 +224,11 @@ fn pins_of(upstream: &Entity) -> impl Iterator<Item = (String, String)> {
 }
 
 /// The balancer that an upstream asks for, or the default with a message in the log.
-fn plugin_or_default(context: &Context, balancers: &Balancers, upstream: &Entity) -> Arc<Plugin> {
+fn plugin_or_default(
+    context: &Context,
+    balancers: &Balancers,
+    upstream: &Entity,
+) -> Arc<LoadedBalancer> {
     let pin = upstream.pointsman.balancer_version.as_ref();
     balancers
         .plugin(&upstream.algorithm, pin)
@@ -258,7 +262,7 @@ fn set_canary(context: &Context, balancers: &Balancers, upstream: &Upstream, set
 }
 
 /// The settings of an upstream's balancer.
-fn config_of(upstream: &Entity, plugin: &Plugin) -> String {
+fn config_of(upstream: &Entity, plugin: &LoadedBalancer) -> String {
     let given = upstream.pointsman.balancer_config.clone();
     complete(given, upstream.slots, plugin)
 }

@@ -7,15 +7,15 @@ use uuid::Uuid;
 
 use super::super::context::Context;
 use super::versions::Versions;
-use crate::balancer::Plugin;
+use crate::balancer::LoadedBalancer;
 use crate::entity::balancer::Balancer;
 
 /// The components by digest; none for one that could not be loaded.
 #[derive(Default)]
-pub(super) struct Components(HashMap<String, Option<Arc<Plugin>>>);
+pub(super) struct Components(HashMap<String, Option<Arc<LoadedBalancer>>>);
 
 impl Components {
-    pub(super) fn get(&self, digest: &str) -> Option<&Arc<Plugin>> {
+    pub(super) fn get(&self, digest: &str) -> Option<&Arc<LoadedBalancer>> {
         self.0.get(digest)?.as_ref()
     }
 

@@ -17,7 +17,7 @@ use super::note::BalancerVersion;
 use crate::component::{InUse, Journal};
 
 /// A component that was checked and is ready to be instantiated.
-pub struct Plugin {
+pub struct LoadedBalancer {
     /// SHA-256 of the component, in lower-case hex.
     pub digest: String,
     /// Size of the component, in bytes.
@@ -52,9 +52,9 @@ pub struct Plugin {
     pub(super) _in_use: InUse,
 }
 
-impl std::fmt::Debug for Plugin {
+impl std::fmt::Debug for LoadedBalancer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Plugin({} {})", self.name, self.version)
+        write!(f, "LoadedBalancer({} {})", self.name, self.version)
     }
 }
 
