@@ -17,7 +17,6 @@ use guest_sdk::json::{self, Member, Members};
 use guest_sdk::prefix::Prompt;
 use parking_lot::Mutex;
 
-use super::facts::RequestFacts;
 use crate::trace::BodyQuestion;
 
 /// Most bytes of a body that a balancer may ask about.
@@ -181,15 +180,6 @@ impl<'a> ReadBody<'a> {
             _ => json::find(self.bytes, pointer),
         }
     }
-}
-
-/// The answer to a question about a body that need not be remembered.
-pub(super) fn answer_once(
-    facts: &(impl RequestFacts + ?Sized),
-    question: &BodyQuestion,
-) -> Option<BodyAnswer> {
-    let body = facts.body_start(BODY_MOST)?;
-    ReadBody::new(&body, false).answer(question)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::ptr::NonNull;
 
-use super::body::{self, BodyAnswer};
+use super::body::{BODY_MOST, BodyAnswer, ReadBody};
 use crate::trace::BodyQuestion;
 
 /// Most bytes of a body that a balancer gets a copy of.
@@ -34,7 +34,8 @@ pub trait RequestFacts: Sync {
 
     /// The answer to a question about the body; by default about all that `body_start` has.
     fn of_body(&self, question: &BodyQuestion) -> Option<BodyAnswer> {
-        body::answer_once(self, question)
+        let body = self.body_start(BODY_MOST)?;
+        ReadBody::new(&body, false).answer(question)
     }
 
     /// Prepares the answers to these questions, if answers are remembered.
