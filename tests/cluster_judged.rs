@@ -196,7 +196,7 @@ fn a_rollout_that_has_passed_waits_for_its_operator_unless_it_promotes_itself() 
     let said = String::from_utf8_lossy(&started.stdout).into_owned();
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[0], "rollout started: 1 change", "{started:?}");
-    assert!(lines[1].starts_with("update services ("), "{said}");
+    assert!(lines[1].starts_with("update services \"s\" ("), "{said}");
     until("the canary has it", || requests(&[&canary]) == ["new"]);
     until("the other gateway shows it", || {
         a.admin("GET", "/pointsman/rollout", &[]).status == 200
@@ -207,7 +207,7 @@ fn a_rollout_that_has_passed_waits_for_its_operator_unless_it_promotes_itself() 
     let shown = String::from_utf8(command(&a, &["status"]).stdout).unwrap();
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(lines[0], "passed");
-    assert!(lines[1].starts_with("update services ("), "{shown}");
+    assert!(lines[1].starts_with("update services \"s\" ("), "{shown}");
     assert!(lines[2].starts_with("CHANNEL  GATEWAYS"), "{shown}");
     new.respond_with(500, 0);
     until_state("returned", &[&a, &canary]);
