@@ -118,7 +118,7 @@ impl Described {
             path,
             query: self.target.query(),
             regex,
-            body: (self.body.as_deref()).map(|body| ReadBody::new(body, false)),
+            body: (self.body.as_deref()).map(|body| ReadBody::new(body, false).into()),
         }
     }
 

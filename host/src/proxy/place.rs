@@ -79,7 +79,7 @@ pub(super) fn facts<'a>(
         path: matched.path(),
         query: matched.target.query(),
         regex: matched.regex,
-        body: body.map(|(start, is_cut)| ReadBody::new(start, *is_cut)),
+        body: body.map(|(start, is_cut)| ReadBody::new(start, *is_cut).into()),
     }
 }
 
