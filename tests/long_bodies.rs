@@ -71,7 +71,7 @@ fn last_seen(gateway: &Gateway) -> Vec<String> {
 fn a_balancer_learns_what_is_behind_a_long_prompt() {
     let (gateway, _backends) = with_backends();
     let url = format!(
-        "http://{}/upstreams/u/record?seconds=60&facts=true",
+        "http://{}/upstreams/u/record?seconds=600&facts=true",
         gateway.admin
     );
     let mut recording = ureq::post(&url).send_empty().unwrap();

@@ -88,7 +88,7 @@ fn a_balancer_hears_of_each_try_how_it_has_ended() {
     gateway.balanced(&[(server.address, 100)]);
     gateway.upload("hears", guest("hears")).expect(201);
     patch_upstream(&gateway, &json!({"algorithm": "hears"}));
-    let url = format!("http://{}/upstreams/u/record?seconds=60", gateway.admin);
+    let url = format!("http://{}/upstreams/u/record?seconds=600", gateway.admin);
     let mut recording = ureq::post(&url).send_empty().unwrap();
     let retries = json!({"retries": 1, "pointsman": {"retry": {"statuses": [503]}}});
     service(&gateway, &retries);
@@ -214,7 +214,7 @@ fn what_a_balancer_learns_of_outcomes_is_replayed() {
     gateway.balanced(&[(limited.address, 100), (free.address, 100)]);
     gateway.upload("quota", guest("quota")).expect(201);
     patch_upstream(&gateway, &json!({"algorithm": "quota"}));
-    let url = format!("http://{}/upstreams/u/record?seconds=60", gateway.admin);
+    let url = format!("http://{}/upstreams/u/record?seconds=600", gateway.admin);
     let mut recording = ureq::post(&url).send_empty().unwrap();
     limited.respond_with(429, 0);
     limited.respond_with_header("retry-after", "600");

@@ -321,7 +321,7 @@ pub mod bindings_of_work {
 pub mod bindings_of_outcome {
     wit_bindgen::generate!({
         path: "../wit",
-        world: "hearing",
+        world: "outcome-aware",
         pub_export_macro: true,
         export_macro_name: "__export_outcome",
         runtime_path: "wit_bindgen::rt",

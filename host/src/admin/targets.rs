@@ -124,6 +124,10 @@ async fn set_facts(
                 "expected a number of at least 0, or null",
             ));
         }
+        if value.is_none() && ReportName::known(name).is_none() {
+            // No target has it.
+            continue;
+        }
         let name = ReportName::of(name).ok_or_else(|| {
             Error::field(
                 name,

@@ -36,20 +36,20 @@ mod weighing {
 }
 
 /// The same of tries that have ended.
-mod hearing {
+mod outcome_aware {
     wasmtime::component::bindgen!({
         path: "../wit",
         inline: "
             package pointsman:host;
-            world hearing { export pointsman:balancer/outcome@1.4.0; }
+            world outcome-aware { export pointsman:balancer/outcome@1.4.0; }
         ",
-        world: "pointsman:host/hearing",
+        world: "pointsman:host/outcome-aware",
         // The name of a reason is not copied before it is passed.
         ownership: Borrowing { duplicate_if_necessary: false },
     });
 }
 
 pub(super) use hand_over::{HandOver, HandOverIndices};
-pub(super) use hearing::exports::pointsman::balancer::outcome::Ended;
-pub(super) use hearing::{Hearing, HearingIndices};
+pub(super) use outcome_aware::exports::pointsman::balancer::outcome::Ended;
+pub(super) use outcome_aware::{OutcomeAware, OutcomeAwareIndices};
 pub(super) use weighing::{Weighing, WeighingIndices};

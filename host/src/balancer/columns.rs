@@ -120,6 +120,10 @@ pub enum Column {
     Named(ReportName),
 }
 
+/// Most names of columns that one description, and one instance beside it, may have the gateway know:
+/// what it knows is limited, and for all balancers.
+pub(super) const NAMES: usize = 16;
+
 /// What the names of columns with numbers of endpoints begin with.
 const REPORTED: &str = "reported:";
 
@@ -162,6 +166,12 @@ impl Column {
             return ReportName::of(name).map(Self::Named);
         }
         Self::ALL.into_iter().find(|column| column.name() == name)
+    }
+
+    /// Whether it is a column of a name that the gateway does not know yet.
+    pub(super) fn is_new(name: &str) -> bool {
+        let name = name.strip_prefix(REPORTED);
+        name.is_some_and(|name| ReportName::known(name).is_none())
     }
 
     /// What has to be observed for it.

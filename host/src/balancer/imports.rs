@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use guest_sdk::json;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 
@@ -10,7 +11,7 @@ use super::bindings::{
     body_facts, endpoint_facts, load, log, outcome_tag, refusal, request_facts, tries,
 };
 use super::body::BodyAnswer;
-use super::columns::{Column, Interests};
+use super::columns::{Column, Interests, NAMES};
 use super::endpoint_facts::EndpointFacts;
 use super::facts::{self, BODY_START};
 use super::request::Refusal;
@@ -38,6 +39,8 @@ pub(super) struct LoadView {
     pub(super) tries: Option<EarlierTries>,
     /// The columns that the guest asks for are added here, so that they are observed.
     interests: Arc<Interests>,
+    /// Names of columns that the gateway has not known before this guest asked for them.
+    new_names: usize,
 }
 
 /// The tries of a request before the one of the pick.
@@ -71,6 +74,7 @@ impl LoadView {
             facts: EndpointFacts::new(matches!(answers, LoadAnswers::Recorded(_))),
             answers,
             interests,
+            new_names: 0,
         }
     }
 
@@ -166,7 +170,7 @@ impl LoadView {
 
 impl load::Host for Guest {
     fn read(&mut self, column: String) -> wasmtime::Result<Option<u32>> {
-        let column = Column::named(&column);
+        let column = self.own.column(&column);
         if let Some(observed) = column.and_then(Column::source) {
             self.own.interests.add(observed);
         }
@@ -242,6 +246,18 @@ impl request_facts::Host for Guest {
 }
 
 impl LoadView {
+    /// The column of a name. The gateway knows a limited number of names, for good, so a guest can add
+    /// few.
+    fn column(&mut self, name: &str) -> Option<Column> {
+        if Column::is_new(name) {
+            if self.new_names == NAMES {
+                return None;
+            }
+            self.new_names += 1;
+        }
+        Column::named(name)
+    }
+
     fn of_body(&self, question: BodyQuestion) -> Option<BodyAnswer> {
         let answer = facts::read(|facts| {
             self.interests.add_question(&question);
@@ -264,6 +280,10 @@ impl body_facts::Host for Guest {
     }
 
     fn json_field(&mut self, pointer: String, most: u32) -> wasmtime::Result<Option<String>> {
+        // The gateway keeps what is asked, and its memory is not the plugin's.
+        if pointer.len() > json::POINTER {
+            return Ok(None);
+        }
         let question = BodyQuestion::JsonField { pointer, most };
         Ok(match self.own.of_body(question) {
             Some(BodyAnswer::Text(text)) => Some(text),

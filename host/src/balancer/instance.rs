@@ -250,8 +250,8 @@ impl Instance {
             bytes: ended.bytes,
             why: ended.why.name(),
         };
-        self.call(|exports, store| match &exports.hearing {
-            Some(hearing) => hearing
+        self.call(|exports, store| match &exports.outcome_aware {
+            Some(outcome_aware) => outcome_aware
                 .pointsman_balancer_outcome()
                 .call_try_ended(store, ended),
             None => Ok(()),

@@ -7,7 +7,7 @@ use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
 use super::bindings::{
-    self, BalancerIndices, HandOver, HandOverIndices, Hearing, HearingIndices, Weighing,
+    self, BalancerIndices, HandOver, HandOverIndices, OutcomeAware, OutcomeAwareIndices, Weighing,
     WeighingIndices,
 };
 use super::check;
@@ -64,7 +64,7 @@ pub(super) struct Prepared {
     policy: BalancerIndices,
     hand_over: Option<HandOverIndices>,
     weighing: Option<WeighingIndices>,
-    hearing: Option<HearingIndices>,
+    outcome_aware: Option<OutcomeAwareIndices>,
     /// Set when a hand-over took too long.
     slow: AtomicBool,
 }
@@ -74,7 +74,7 @@ pub(super) struct Exports {
     pub(super) policy: bindings::Balancer,
     pub(super) hand_over: Option<HandOver>,
     pub(super) weighing: Option<Weighing>,
-    pub(super) hearing: Option<Hearing>,
+    pub(super) outcome_aware: Option<OutcomeAware>,
 }
 
 impl Prepared {
@@ -83,12 +83,12 @@ impl Prepared {
     pub(super) fn new(pre: InstancePre<Guest>, exports: &[String]) -> wasmtime::Result<Self> {
         let hand_over = check::hands_over(exports).then(|| HandOverIndices::new(&pre));
         let weighing = check::weighs(exports).then(|| WeighingIndices::new(&pre));
-        let hearing = check::hears(exports).then(|| HearingIndices::new(&pre));
+        let outcome_aware = check::hears(exports).then(|| OutcomeAwareIndices::new(&pre));
         Ok(Self {
             policy: BalancerIndices::new(&pre)?,
             hand_over: hand_over.transpose()?,
             weighing: weighing.transpose()?,
-            hearing: hearing.transpose()?,
+            outcome_aware: outcome_aware.transpose()?,
             slow: AtomicBool::new(false),
             pre,
         })
@@ -107,7 +107,7 @@ impl Prepared {
     /// Whether it hears what came of its picks.
     #[inline]
     pub(super) fn hears(&self) -> bool {
-        self.hearing.is_some()
+        self.outcome_aware.is_some()
     }
 
     /// Notes that a hand-over took too long. A change of a thousand upstreams must not wait for it
@@ -127,11 +127,11 @@ impl Prepared {
         let hand_over = hand_over.map(|indices| indices.load(&mut store, &instance));
         let weighing = self.weighing.as_ref();
         let weighing = weighing.map(|indices| indices.load(&mut store, &instance));
-        let hearing = self.hearing.as_ref();
-        let hearing = hearing.map(|indices| indices.load(&mut store, &instance));
+        let outcome_aware = self.outcome_aware.as_ref();
+        let outcome_aware = outcome_aware.map(|indices| indices.load(&mut store, &instance));
         Ok(Exports {
             weighing: weighing.transpose()?,
-            hearing: hearing.transpose()?,
+            outcome_aware: outcome_aware.transpose()?,
             policy: self.policy.load(store, &instance)?,
             hand_over: hand_over.transpose()?,
         })

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::endpoint::{EndedTry, TryListener, TryNotes};
 
 /// Most tries that wait. When there are more, the newest are dropped: what the balancer hears is in
-/// order and without gaps that it could take for a quiet time at an endpoint.
+/// order, but may have a gap, of which only the counter tells.
 const MOST: usize = 1024;
 
 /// What passes ended tries on to an instance.

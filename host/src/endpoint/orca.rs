@@ -99,6 +99,10 @@ impl Metrics {
 
     /// The named metrics, a limited number of them.
     pub fn named(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.all_named().take(METRICS)
+    }
+
+    fn all_named(&self) -> impl Iterator<Item = (&str, f64)> {
         let (json, text) = match &self.0 {
             Form::Json(report) => (report.get("named_metrics").and_then(Value::as_object), None),
             Form::Text(pairs) => (None, Some(pairs)),
@@ -107,7 +111,7 @@ impl Metrics {
         let json = json.filter_map(|(name, value)| Some((&**name, value.as_f64()?)));
         let text = text.into_iter().flatten();
         let text = text.filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, *value)));
-        json.chain(text).take(METRICS)
+        json.chain(text)
     }
 
     /// What every balancer can read of it.
@@ -121,7 +125,7 @@ impl Metrics {
             .or_else(|| self.metric("cpu_utilization"))
             .unwrap_or(0.0);
         let queue = QUEUES.iter().find_map(|queue| {
-            let mut named = self.named();
+            let mut named = self.all_named();
             named.find(|(name, _)| name == queue)
         });
         LoadReport {

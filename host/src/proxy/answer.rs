@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 
 use super::Inbound;
 use super::affinity::Affinity;
+use super::answered::close_after;
 use super::client::ClientRequest;
 use super::download::Content;
 use super::exchange::Exchanged;
@@ -62,8 +63,7 @@ pub(super) fn answer(
         && upload.is_some_and(|upload| !upload.is_received())
     {
         // The endpoint does not want the rest of the body, so the connection ends after the response.
-        let headers = response.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        close_after(response.headers_mut());
     }
     affinity.set_cookie(response.headers_mut(), request.in_flight.endpoint().id);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

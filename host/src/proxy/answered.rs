@@ -1,6 +1,6 @@
 //! The last step of an answer: it becomes the response of a connection.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, UPGRADE};
 use http::{Response, StatusCode, Version};
 use hyper::body::Body;
 
@@ -19,6 +19,16 @@ pub(super) struct Answered {
     pub(super) is_bodiless: bool,
 }
 
+/// Says that the connection ends after this response. `Upgrade`, as a 426 has it, needs its own option
+/// (RFC 9110, 7.8).
+pub(super) fn close_after(headers: &mut HeaderMap) {
+    let options = match headers.contains_key(UPGRADE) {
+        true => "close, Upgrade",
+        false => "close",
+    };
+    headers.insert(CONNECTION, HeaderValue::from_static(options));
+}
+
 impl Answered {
     /// The response as the connection of the client needs it.
     pub(super) fn into_response(self, from: ClientRequest) -> Response<ResponseBody> {
@@ -29,9 +39,9 @@ impl Answered {
             is_bodiless,
         } = self;
         frame_bodiless(&mut response);
-        if from.is_last() {
-            let headers = response.headers_mut();
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        // A tunnel ends the connection anyhow, and `close` would undo the change of protocol.
+        if from.is_last() && !matches!(response.body(), Content::Tunnel(_)) {
+            close_after(response.headers_mut());
         }
         let is_framed = finish.as_ref().is_none_or(|finish| finish.keeps_length());
         if version < Version::HTTP_11 && (response.body().length().is_none() || !is_framed) {

@@ -119,6 +119,16 @@ impl Content {
         Self::Own((!body.is_empty()).then_some(body))
     }
 
+    /// To be called when the gateway has no use for the rest of the body: the try has ended then, and the
+    /// client has not left.
+    pub(super) fn discard(&self) {
+        if let Self::Streamed(download) = self
+            && let Some(request) = &mut download.borrow_mut().request
+        {
+            request.in_flight.end_now(EndReason::Complete);
+        }
+    }
+
     /// The body, if an endpoint sends it.
     pub(super) fn stalled_body(&self) -> Option<Rc<dyn StalledBody>> {
         match self {

@@ -385,6 +385,7 @@ pub(super) fn respond(
             if let Some(body) = body {
                 head.headers.insert(CONTENT_LENGTH, body.len().into());
                 head.headers.remove(TRANSFER_ENCODING);
+                content.discard();
                 content = Content::own(body);
                 is_replaced = true;
             }

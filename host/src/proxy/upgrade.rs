@@ -32,6 +32,10 @@ use crate::relay::{LastMove, Side};
 use crate::request_log;
 use crate::snapshot::Service;
 
+/// Turns of the worker's loop in which what is on its way to a client over HTTP/2 is sent, before its
+/// stream is reset.
+const SETTLING: usize = 4;
+
 /// What a server of WebSocket adds to the client's key (RFC 6455, 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -143,6 +147,11 @@ impl Upgrade {
                         in_flight.end_now(why);
                         // A client over HTTP/2 sees a reset as such (RFC 8441, 5).
                         if let Some(sending) = sending.filter(|_| is_broken) {
+                            // What the endpoint has sent before may still be on its way to hyper, and
+                            // from there to the connection.
+                            for _ in 0..SETTLING {
+                                tokio::task::yield_now().await;
+                            }
                             sending.expire();
                         }
                     }

@@ -71,7 +71,6 @@ impl Converting<'_> {
     /// character with its locations, some of which refuse requests; the gateway does not.
     pub(super) fn close_escaped(&mut self, server: &Server<'_>, characters: &BTreeSet<char>) {
         self.origin = told(server.directive);
-        self.origin = told(server.directive);
         let mut paths = Vec::new();
         for character in characters {
             let code = format!("%{:02X}", u32::from(*character));
