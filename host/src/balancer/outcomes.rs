@@ -103,14 +103,14 @@ impl TryListener for Outcomes {
 mod tests {
     use super::*;
 
-    struct Nobody;
+    struct NoInstance;
 
-    impl Teller for Nobody {
+    impl Teller for NoInstance {
         fn tell_ended(&self) {}
     }
 
     fn outcomes() -> Arc<Outcomes> {
-        Arc::new(Outcomes::new(Weak::<Nobody>::new()))
+        Arc::new(Outcomes::new(Weak::<NoInstance>::new()))
     }
 
     fn end(outcomes: &Arc<Outcomes>, generation: u64, tag: u64) {
