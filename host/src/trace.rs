@@ -2,11 +2,13 @@
 //! so that the same component can be asked again and must give the same answers. docs/trace.md
 //! describes the format.
 
+mod ended;
 mod read;
 mod write;
 
 use serde::{Deserialize, Serialize};
 
+pub use ended::{EndReason, EndedTry};
 pub use read::{Error, Reader};
 pub use write::Writer;
 
@@ -73,7 +75,7 @@ pub enum Event {
     /// meanwhile.
     Ended {
         /// The try.
-        ended: Ended,
+        ended: EndedTry,
         /// Answers of the import `load`.
         heard: Vec<u64>,
     },
@@ -114,34 +116,6 @@ pub struct Pick {
     /// already been tried there. None if it was sent nowhere.
     pub chosen: Option<u32>,
 }
-
-/// A try that has ended, as the balancer was told. Times are in microseconds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ended {
-    /// Id of the endpoint.
-    pub endpoint: u64,
-    /// The tag of the pick.
-    pub tag: u64,
-    /// When it ended, on the clock of the gateway.
-    pub now: u64,
-    /// Status of the response.
-    pub status: Option<u16>,
-    /// Seconds to wait, as the response asks.
-    pub retry_after: Option<u32>,
-    /// From the pick to the first byte of the body.
-    pub first_byte: Option<u64>,
-    /// From the pick to the end.
-    pub took: u64,
-    /// Bytes of the body.
-    pub bytes: u64,
-    /// Why it ended: one of [`REASONS`].
-    pub why: &'static str,
-}
-
-/// Why tries end, in the order of their numbers in a trace.
-pub const REASONS: [&str; 7] = [
-    "complete", "retried", "client", "broken", "timeout", "drained", "unsent",
-];
 
 /// A question about a request, and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use super::instance::{Instance, InstanceSpec};
 use super::loaded::LoadedBalancer;
 use super::notes::Told;
 use super::request::Refusal;
-use crate::endpoint::{EndReason, EndedTry, Endpoint, RequestCost};
-use crate::trace::{Answer, Ended, EndpointFact, Pick, Row};
+use crate::endpoint::{EndedTry, Endpoint, RequestCost};
+use crate::trace::{Answer, EndpointFact, Pick, Row};
 
 /// Repeats the calls of a trace on a component.
 pub struct Rerun {
@@ -94,24 +94,12 @@ impl Rerun {
     ///
     /// # Errors
     /// The fault of the instance.
-    pub fn ended(&mut self, ended: &Ended, answers: Vec<u64>) -> Result<(), String> {
+    pub fn ended(&mut self, ended: &EndedTry, answers: Vec<u64>) -> Result<(), String> {
         let Some(instance) = &mut self.instance else {
             return Err("the trace does not begin with an instance".into());
         };
-        let mut reasons = EndReason::ALL.into_iter();
-        let why = reasons.find(|why| why.name() == ended.why);
         instance.replay(answers);
-        let told = instance.hear(&EndedTry {
-            endpoint: ended.endpoint,
-            tag: ended.tag,
-            now: ended.now,
-            status: ended.status,
-            retry_after: ended.retry_after,
-            first_byte: ended.first_byte,
-            took: ended.took,
-            bytes: ended.bytes,
-            why: why.unwrap_or(EndReason::Broken),
-        });
+        let told = instance.hear(ended);
         told.map_err(|fault| fault.to_string())
     }
 

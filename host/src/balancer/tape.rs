@@ -13,7 +13,7 @@ use super::notes::{Notes, RecordedFacts};
 use super::request::PickRequest;
 use crate::clock::micros;
 use crate::endpoint::{EndedTry, Endpoint};
-use crate::trace::{Answer, Ended, Header, Pick, Row, Writer};
+use crate::trace::{Answer, Header, Pick, Row, Writer};
 
 /// Bytes that are sent together, and the longest time that fewer bytes wait, in microseconds.
 const PIECE: usize = 32 << 10;
@@ -104,18 +104,7 @@ impl Tape {
     /// Records that the instance was told of a try, with the host's answers meanwhile.
     pub(super) fn ended(&mut self, ended: &EndedTry, answers: &[u64]) -> Result<(), Over> {
         let before = self.writer.pending();
-        let recorded = Ended {
-            endpoint: ended.endpoint,
-            tag: ended.tag,
-            now: ended.now,
-            status: ended.status,
-            retry_after: ended.retry_after,
-            first_byte: ended.first_byte,
-            took: ended.took,
-            bytes: ended.bytes,
-            why: ended.why.name(),
-        };
-        self.writer.ended(&recorded, answers);
+        self.writer.ended(ended, answers);
         self.pass_on(before, ended.now)
     }
 

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, StatusCode};
 use tokio::sync::Notify;
 
-use super::ended::{EndReason, TryNotes};
+use super::ended::TryNotes;
 use super::work::Work;
 use super::{Endpoint, Outcome, OutcomeObserver, RequestCost};
 use crate::clock::micros;
+use crate::trace::EndReason;
 
 /// Notifies requests that a place at some endpoint is free.
 #[derive(Debug, Default)]

@@ -3,8 +3,8 @@
 use thiserror::Error;
 
 use super::{
-    Answer, Asked, AskedOfEndpoint, BodyQuestion, Ended, EndpointFact, Event, Fact, Header, MAGIC,
-    MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, REASONS, Row, tag,
+    Answer, Asked, AskedOfEndpoint, BodyQuestion, EndReason, EndedTry, EndpointFact, Event, Fact,
+    Header, MAGIC, MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, Row, tag,
 };
 
 /// Most endpoints of a table, and most values of a pick, that are accepted as valid.
@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
         let mut option = |bit: u8| (flags & bit != 0).then(|| self.varint()).transpose();
         let (status, retry_after, first_byte) = (option(1)?, option(2)?, option(4)?);
         let damaged = |_| Error::Damaged(start);
-        let ended = Ended {
+        let ended = EndedTry {
             endpoint,
             tag,
             now,
@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
             first_byte,
             took: self.varint()?,
             bytes: self.varint()?,
-            why: (REASONS.get(self.count()?)).ok_or(Error::Damaged(start))?,
+            why: *(EndReason::ALL.get(self.count()?)).ok_or(Error::Damaged(start))?,
         };
         let heard = match flags & 8 {
             0 => Vec::new(),

@@ -122,12 +122,16 @@ fn pick() -> impl Strategy<Value = Event> {
 fn ended() -> impl Strategy<Value = Event> {
     let whose = (any::<u64>(), any::<u64>(), any::<u64>());
     let answer = any::<(Option<u16>, Option<u32>, Option<u64>)>();
-    let rest = (any::<u64>(), any::<u64>(), prop::sample::select(&REASONS));
+    let rest = (
+        any::<u64>(),
+        any::<u64>(),
+        prop::sample::select(&EndReason::ALL),
+    );
     let heard = prop::collection::vec(any::<u64>(), 0..3);
     (whose, answer, rest, heard).prop_map(|(whose, answer, rest, heard)| {
         let ((endpoint, tag, now), (status, retry_after, first_byte)) = (whose, answer);
         let (took, bytes, why) = rest;
-        let ended = Ended {
+        let ended = EndedTry {
             endpoint,
             tag,
             now,
@@ -241,9 +245,9 @@ fn a_trace_has_facts_of_endpoints_only_if_its_version_says_so() {
 #[test]
 fn a_trace_has_ended_tries_and_tags_only_if_its_version_says_so() {
     let ended = Event::Ended {
-        ended: Ended {
-            why: "client",
-            ..Ended::default()
+        ended: EndedTry {
+            why: EndReason::Client,
+            ..EndedTry::default()
         },
         heard: Vec::new(),
     };

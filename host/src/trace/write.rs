@@ -3,8 +3,8 @@
 use foldhash::{HashMap, HashMapExt};
 
 use super::{
-    Answer, Asked, AskedOfEndpoint, BodyQuestion, Ended, EndpointFact, Event, Fact, Header, MAGIC,
-    MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, REASONS, Row, tag,
+    Answer, Asked, AskedOfEndpoint, BodyQuestion, EndedTry, EndpointFact, Event, Fact, Header,
+    MAGIC, MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, Row, tag,
 };
 
 /// Most picks whose outcome is awaited. When there are more, the older ones are taken to have none.
@@ -131,7 +131,7 @@ impl Writer {
 
     /// Writes that an instance was told of a try that has ended. It may be called only if the header
     /// says that the trace may have what version 1.4 of the contract has added.
-    pub fn ended(&mut self, ended: &Ended, heard: &[u64]) {
+    pub fn ended(&mut self, ended: &EndedTry, heard: &[u64]) {
         let flags = u8::from(ended.status.is_some())
             | u8::from(ended.retry_after.is_some()) << 1
             | u8::from(ended.first_byte.is_some()) << 2
@@ -150,8 +150,8 @@ impl Writer {
         }
         varint(&mut self.bytes, ended.took);
         varint(&mut self.bytes, ended.bytes);
-        let why = REASONS.iter().position(|reason| *reason == ended.why);
-        varint(&mut self.bytes, why.unwrap_or(0) as u64);
+        // In the order of `EndReason::ALL`.
+        varint(&mut self.bytes, ended.why as u64);
         if !heard.is_empty() {
             self.heard(heard);
         }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::component::Journal;
 use crate::endpoint::EndReason;
-use crate::trace::{Ended, Event, Reader};
+use crate::trace::{EndedTry, Event, Reader};
 
 /// The guest that logs what it hears, under a name of its own.
 fn hearing(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
@@ -171,13 +171,13 @@ fn what_a_plugin_hears_is_replayed() {
         }
     }
     assert_eq!(tags, [1, 2]);
-    let expected = Ended {
+    let expected = EndedTry {
         endpoint: 1,
         tag: 1,
         now: 25,
         took: 20,
-        why: "broken",
-        ..Ended::default()
+        why: EndReason::Broken,
+        ..EndedTry::default()
     };
     assert_eq!(heard, [expected]);
 }
