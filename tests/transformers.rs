@@ -45,6 +45,72 @@ fn headers_and_arguments_are_changed_in_the_order_of_the_steps() {
     assert_eq!(seen["uri"], "/p?new=o&a=1&c=3&b=0&c=4");
 }
 
+/// Otherwise a client would read the end of a body in the wrong place, and what follows as the next
+/// response.
+#[test]
+fn no_policy_changes_how_a_response_is_framed() {
+    let (gateway, _backend) = with_backend(Setup::new());
+    let transformed = |step: &str, header: &str| {
+        let name = header.split(':').next().unwrap_or_default();
+        let header = if step == "remove" { name } else { header };
+        let config = json!({ step: { "headers": [header] } });
+        ("response-transformer", config)
+    };
+    let named = |name: &str| {
+        let tracing = json!({
+            "traces_endpoint": "http://127.0.0.1:9/v1/traces",
+            "http_response_header_for_traceid": name,
+        });
+        let correlation = json!({ "header_name": name, "echo_downstream": true });
+        [("correlation-id", correlation), ("opentelemetry", tracing)]
+    };
+    let mut plugins = vec![
+        transformed("rename", "x-backend:Content-Length"),
+        transformed("remove", "Content-Length"),
+    ];
+    for step in ["add", "append", "replace"] {
+        for header in [
+            "Content-Length:3",
+            "Transfer-Encoding:chunked",
+            "Connection:x-a",
+        ] {
+            plugins.push(transformed(step, header));
+        }
+    }
+    for name in ["Content-Length", "Transfer-Encoding", "Connection"] {
+        plugins.extend(named(name));
+    }
+    for (name, config) in plugins {
+        let plugin = json!({ "name": name, "config": config });
+        let made = gateway.admin_json("POST", "/plugins", &plugin).expect(201);
+        let two = "GET /p HTTP/1.1\r\nhost: h\r\n\r\nGET /p HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+        let answers = exchange(gateway.proxy, two);
+        let mut rest = &*answers;
+        for _ in 0..2 {
+            let (head, body) = rest.split_once("\r\n\r\n").unwrap();
+            let head = head.to_ascii_lowercase();
+            assert!(head.starts_with("http/1.1 200"), "{plugin}: {answers}");
+            assert!(!head.contains("transfer-encoding"), "{plugin}: {answers}");
+            assert!(!head.contains("connection: x-a"), "{plugin}: {answers}");
+            let lengths: Vec<&str> = head
+                .lines()
+                .filter_map(|line| line.strip_prefix("content-length: "))
+                .collect();
+            let [length] = lengths[..] else {
+                panic!("{plugin}: {answers}");
+            };
+            let (body, next) = body.split_at(length.parse().unwrap());
+            assert!(body.ends_with("\"}"), "{plugin}: {answers}");
+            rest = next;
+        }
+        assert_eq!(rest, "", "{plugin}");
+        let id = made.json()["id"].as_str().unwrap().to_owned();
+        gateway
+            .admin("DELETE", &format!("/plugins/{id}"), &[])
+            .expect(204);
+    }
+}
+
 #[test]
 fn an_argument_without_a_value_stays_without_one() {
     let config = json!({

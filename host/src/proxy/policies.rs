@@ -2,6 +2,7 @@
 
 mod body;
 mod finish;
+mod framing;
 mod recorder;
 
 use std::any::Any;
@@ -9,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 
@@ -29,6 +30,7 @@ use crate::policy::response::{self, BodyFilter, Received, Source};
 use crate::policy::{Access, Verdict};
 use body::PolicyBody;
 pub(super) use finish::{Finish, Passed};
+use framing::Framing;
 use recorder::{AnswerHead, Recorder};
 pub(super) use recorder::{Made, Unread, record_unread};
 
@@ -356,6 +358,7 @@ pub(super) fn respond(
     let readers = filters.len();
     let mut is_replaced = false;
     let mut chosen = std::mem::take(&mut run.chosen);
+    let mut framing = Framing::of(&head.headers);
     for phase in [Phase::Head, Phase::Body] {
         for chosen in &mut chosen {
             let began = match phase {
@@ -383,8 +386,7 @@ pub(super) fn respond(
             run.note_policy(name, PolicyPhase::HeaderFilter, began, inbound.started);
             chosen.kept = kept;
             if let Some(body) = body {
-                head.headers.insert(CONTENT_LENGTH, body.len().into());
-                head.headers.remove(TRANSFER_ENCODING);
+                framing.set_length(body.len());
                 content.discard();
                 content = Content::own(body);
                 is_replaced = true;
@@ -392,6 +394,7 @@ pub(super) fn respond(
         }
     }
     run.chosen = chosen;
+    framing.restore(&mut head.headers);
     if is_replaced {
         // The rest of the endpoint's body is not read.
         filters.drain(..readers);
