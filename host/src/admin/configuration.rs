@@ -277,7 +277,7 @@ async fn load(State(admin): State<Admin>, request: Request) -> Result<Response, 
         Sent::Value(value) => hash_of(&value.to_string()),
     };
     let is_text = matches!(sent, Sent::Text(_));
-    if flags.check_hash && is_text && admin.loaded.hash().as_deref() == Some(&*hash) {
+    if flags.check_hash && is_text && admin.loaded.hash() == hash {
         return Ok(StatusCode::NOT_MODIFIED.into_response());
     }
     let importer = Importer::of(&admin);

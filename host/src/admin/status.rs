@@ -78,8 +78,8 @@ pub(super) async fn status(
     });
     if admin.config.database {
         status["database"] = json!({ "reachable": store.failure.is_none() });
-    } else if let Some(hash) = admin.loaded.hash() {
-        status["configuration_hash"] = hash.into();
+    } else {
+        status["configuration_hash"] = admin.loaded.hash().into();
     }
     if let Some(wrong) = admin.loaded.wrong() {
         status["pointsman"]["declarative_config"] = json!({ "wrong": wrong });

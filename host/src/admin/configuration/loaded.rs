@@ -40,9 +40,11 @@ impl Loaded {
         }
     }
 
-    /// The hash; none before the first load.
-    pub(in crate::admin) fn hash(&self) -> Option<String> {
-        self.hash.lock().clone()
+    /// The hash; before the first load that of a configuration without entities, by which Kong's
+    /// ingress controller knows that it has to load its own again.
+    pub(in crate::admin) fn hash(&self) -> String {
+        let hash = self.hash.lock();
+        hash.as_deref().unwrap_or(EMPTY).to_owned()
     }
 
     /// Whether a configuration with entities was loaded.
