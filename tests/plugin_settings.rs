@@ -63,6 +63,32 @@ fn an_unknown_plugin_is_refused_with_the_names_that_there_are() {
     assert_eq!(refused.json()["fields"], json!({ "name": kongs }));
 }
 
+/// The header would be left out of each response.
+#[test]
+fn what_cannot_be_sent_in_a_header_is_refused() {
+    let gateway = Gateway::start();
+    let text = "a\nb";
+    for (name, field, mut config) in [
+        ("key-auth", "realm", json!({})),
+        ("basic-auth", "realm", json!({})),
+        ("jwt", "realm", json!({})),
+        ("redirect", "location", json!({})),
+        (
+            "request-termination",
+            "content_type",
+            json!({"body": "b", "status_code": 403}),
+        ),
+    ] {
+        config[field] = match field {
+            "location" => "https://a.example/a\nb".into(),
+            _ => text.into(),
+        };
+        let refused = post(&gateway, json!({ "name": name, "config": config })).expect(400);
+        let message = "must not have control characters, since it is sent in a header";
+        assert_eq!(refused.json()["fields"]["config"][field], message, "{name}");
+    }
+}
+
 #[test]
 fn a_wrong_field_is_answered_with_the_one_that_is_probably_meant() {
     let gateway = Gateway::start();

@@ -4,7 +4,8 @@
 use serde::Deserialize;
 
 use super::{HTTP_PROTOCOLS, NO_CONSUMER, PluginKind, switch};
-use crate::entity::field::{Field, Preset};
+use crate::entity::check;
+use crate::entity::field::{Check, Field, Preset};
 use crate::entity::subschema::Subschema;
 
 pub(super) static KIND: PluginKind = PluginKind {
@@ -22,7 +23,8 @@ pub(super) static KIND: PluginKind = PluginKind {
                     switch("hide_credentials", false),
                     Field::string("realm")
                         .required()
-                        .default(Preset::String("service")),
+                        .default(Preset::String("service"))
+                        .check(&[Check::Text(check::header_value)]),
                 ],
             )
             .required(),

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::{HTTP_PROTOCOLS, NO_CONSUMER, PluginKind, switch};
 use crate::entity::field::{Check, Field, Preset, Shape};
 use crate::entity::subschema::Subschema;
-use crate::entity::{EntityCheck, Match};
+use crate::entity::{EntityCheck, Match, check};
 
 const NAME: Field = Field::element(Shape::String);
 
@@ -36,7 +36,7 @@ pub(super) static KIND: PluginKind = PluginKind {
                         .default(Preset::Integer(0))
                         .check(&[Check::Between(0, YEAR)]),
                     Field::set("header_names", &NAME).default(Preset::Strings(&["authorization"])),
-                    Field::string("realm"),
+                    Field::string("realm").check(&[Check::Text(check::header_value)]),
                 ],
             )
             .required(),

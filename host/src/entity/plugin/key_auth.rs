@@ -30,7 +30,7 @@ pub(super) static KIND: PluginKind = PluginKind {
                     switch("key_in_query", true),
                     switch("key_in_body", false),
                     switch("run_on_preflight", true),
-                    Field::string("realm"),
+                    Field::string("realm").check(&[Check::Text(check::header_value)]),
                 ],
             )
             .required(),

@@ -23,7 +23,7 @@ pub(super) static KIND: PluginKind = PluginKind {
                         .check(&[Check::Between(100, 599)]),
                     Field::string("location")
                         .required()
-                        .check(&[Check::Text(check::url)]),
+                        .check(&[Check::Text(check::url), Check::Text(check::header_value)]),
                     Field::boolean("keep_incoming_path").default(Preset::Boolean(false)),
                 ],
             )

@@ -22,7 +22,7 @@ pub(super) static KIND: PluginKind = PluginKind {
                         .default(Preset::Integer(503))
                         .check(&[Check::Between(100, 599)]),
                     Field::string("message"),
-                    Field::string("content_type"),
+                    Field::string("content_type").check(&[Check::Text(check::header_value)]),
                     Field::string("body"),
                     switch("echo", false),
                     Field::string("trigger").check(&[Check::Text(check::header_name)]),
