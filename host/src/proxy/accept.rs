@@ -113,9 +113,8 @@ impl WorkerListener {
         let Some(permit) = worker.limits.client() else {
             return self.refuse(worker, socket);
         };
-        worker.counters.active.fetch_add(1, Ordering::Relaxed);
         let admitted = Admitted {
-            worker: Rc::clone(worker),
+            active: Active::count(worker),
             accepted_on: Rc::clone(&self.accepted_on),
             server: Rc::clone(&self.server),
             open: self.open.clone(),
@@ -154,9 +153,42 @@ impl WorkerListener {
     }
 }
 
+/// The worker of a connection, which counts it among those that are open, and forgets it even if its
+/// task panics.
+struct Active {
+    worker: Rc<Worker>,
+    /// The number by which the worker knows it, once it is served.
+    number: Option<u64>,
+}
+
+impl Active {
+    fn count(worker: &Rc<Worker>) -> Self {
+        worker.counters.active.fetch_add(1, Ordering::Relaxed);
+        Self {
+            worker: Rc::clone(worker),
+            number: None,
+        }
+    }
+
+    fn serve(&mut self, number: u64, client: &Rc<Client>) {
+        self.number = Some(number);
+        let mut known = self.worker.clients.borrow_mut();
+        known.insert(number, Rc::clone(client));
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.worker.clients.borrow_mut().remove(&number);
+        }
+        self.worker.counters.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// An accepted connection that may be served.
 struct Admitted {
-    worker: Rc<Worker>,
+    active: Active,
     accepted_on: Rc<ListenerInfo>,
     server: Rc<http1::Builder>,
     open: mpsc::Sender<()>,
@@ -204,7 +236,10 @@ impl Opening {
 impl Admitted {
     /// Serves the connection until it ends.
     async fn serve(self, transport: Transport) {
-        let Self { worker, server, .. } = self;
+        let Self {
+            mut active, server, ..
+        } = self;
+        let worker = Rc::clone(&active.worker);
         let mut info = ConnectionInfo::new(self.address, self.accepted_on);
         info.number = worker.numbers.next();
         let number = info.number;
@@ -221,17 +256,14 @@ impl Admitted {
         let max_requests = worker.settings.http_keepalive_requests;
         let client = Client::new(info, clock, self.open, Some(self.permit), max_requests);
         client.follow(worker.stage.get());
-        let known = Rc::clone(&client);
-        worker.clients.borrow_mut().insert(number, known);
+        active.serve(number, &client);
         worker.connection(&server, transport, client).await;
-        worker.clients.borrow_mut().remove(&number);
-        worker.counters.active.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Answers a client that speaks no TLS on a port for it, and records that.
     async fn refuse_plain(&self, socket: Socket) {
         let mut info = ConnectionInfo::new(self.address, Rc::clone(&self.accepted_on));
-        info.number = self.worker.numbers.next();
+        info.number = self.active.worker.numbers.next();
         if let Some(local) = socket.local_ip() {
             info.local = local;
         }
@@ -247,7 +279,7 @@ impl Admitted {
             reason: page.reason,
             number: 1,
         };
-        record_unread(&unread, &info, &self.worker.snapshot().0.policies);
+        record_unread(&unread, &info, &self.active.worker.snapshot().0.policies);
     }
 
     /// Passes what the connection begins with, then serves it.
@@ -272,8 +304,6 @@ impl Admitted {
             }
             Some(Err(Refused::Failed)) | None => {}
         }
-        let counters = &self.worker.counters;
-        counters.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
