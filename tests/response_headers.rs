@@ -124,6 +124,14 @@ fn a_client_is_told_the_route_and_the_service_where_that_is_allowed() {
                 assert_eq!(answer.header("kong-service-name"), "u-service");
             }
         }
+        // Also of a request that the route refuses.
+        let route =
+            json!({"paths": ["/secure"], "protocols": ["https"], "service": {"name": "u-service"}});
+        gateway.admin_json("POST", "/routes", &route).expect(201);
+        let refused = gateway
+            .get_with("/secure", &[("kong-debug", "1")])
+            .expect(426);
+        assert_eq!(!refused.header("kong-route-id").is_empty(), is_allowed);
     }
 }
 

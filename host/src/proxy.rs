@@ -54,7 +54,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderValue};
+use http::header::{CONTENT_TYPE, EXPECT, HOST};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
@@ -75,7 +75,7 @@ use crate::request_log;
 use crate::snapshot::{Published, Snapshot};
 use crate::traffic::{RequestSample, TRAFFIC, sampled};
 use crate::transfer_coding;
-use answered::Answered;
+use answered::{Answered, close_after};
 use client::{Client, ClientRequest};
 use client_address::ClientAddress;
 use connection_info::{ConnectionInfo, Scheme};
@@ -271,8 +271,7 @@ async fn answer_to(
                 reject => respond::reject(&reject, headers, &id, started, sent),
             };
             if ends {
-                let headers = response.headers_mut();
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                close_after(response.headers_mut());
             }
             response.map(Content::own)
         }
@@ -345,8 +344,6 @@ async fn stages(
     let snapshot = &*inbound.seen.0;
     let mut matched = matched::find(snapshot, inbound)?;
     inbound.route = Some(matched.route.id);
-    access::check(inbound, &matched)?;
-    let upgrade = Upgrade::asked(inbound.parts);
     let route = matched.route;
     let chain = snapshot.policies.of_route(route.id, route.service);
     if inbound.trace.is_none() && chain.is_some_and(|chain| chain.records()) {
@@ -356,6 +353,8 @@ async fn stages(
         let service = route.service.and_then(|id| snapshot.services.get(&id));
         trace.note_match(route, service.map(|service| &**service));
     }
+    access::check(inbound, &matched)?;
+    let upgrade = Upgrade::asked(inbound.parts);
     if let Some(chain) = chain {
         // Boxed, so that this future stays small for routes without policies.
         let decided = Box::pin(policies::access(chain, inbound, &mut matched)).await;
