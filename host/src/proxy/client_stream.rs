@@ -7,12 +7,13 @@
 //! line feed, hyper waits for more. And hyper answers a malformed head without a body. So the
 //! stream tracks how far a request was received and which bytes were sent, and handles these cases.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, Bytes};
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
@@ -33,6 +34,11 @@ const LINGER: (Duration, usize) = (Duration::from_secs(1), 64 * 1024);
 
 /// Pieces of a response with at most so many bytes are copied into one before they are written.
 const COPIED: usize = 2048;
+
+thread_local! {
+    /// Where a worker makes such a copy.
+    static COPY: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(COPIED));
+}
 
 /// The stream of a client's connection.
 pub(super) struct ClientStream {
@@ -387,12 +393,13 @@ impl AsyncWrite for ClientStream {
             self.note_written(&written);
             return written;
         }
-        let mut copy = [0; COPIED];
-        let mut place = &mut copy[..];
-        for buf in bufs {
-            place.put_slice(buf);
-        }
-        self.poll_write(cx, &copy[..length])
+        COPY.with_borrow_mut(|copy| {
+            copy.clear();
+            for buf in bufs {
+                copy.extend_from_slice(buf);
+            }
+            self.poll_write(cx, copy)
+        })
     }
 
     fn is_write_vectored(&self) -> bool {

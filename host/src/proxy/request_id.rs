@@ -4,6 +4,8 @@ use http::HeaderValue;
 
 use crate::request_log;
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// Identifies a request in headers, error bodies and the log: 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestId([u8; 32]);
@@ -11,10 +13,12 @@ pub(super) struct RequestId([u8; 32]);
 impl RequestId {
     pub(super) fn new() -> Self {
         let mut text = [0; 32];
-        let mut bits = fastrand::u128(..);
-        for digit in &mut text {
-            *digit = b"0123456789abcdef"[(bits & 15) as usize];
-            bits >>= 4;
+        let bytes = fastrand::u128(..).to_le_bytes();
+        for (digits, byte) in text.as_chunks_mut().0.iter_mut().zip(bytes) {
+            *digits = [
+                DIGITS[usize::from(byte & 15)],
+                DIGITS[usize::from(byte >> 4)],
+            ];
         }
         Self(text)
     }
