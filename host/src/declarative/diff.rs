@@ -1,6 +1,6 @@
 //! What distinguishes a configuration from the rows that are stored.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::configuration::{Configuration, is_selected};
 use super::item::kinds;
 use crate::entity::plugin::acme;
-use crate::entity::{Kind, Row};
+use crate::entity::{Kind, OnDelete, Row};
 use crate::store::{Stored, Write};
 
 /// What an import does to an entity.
@@ -47,6 +47,8 @@ pub(crate) fn changes(
     mut stored: HashMap<Kind, Vec<Stored>>,
 ) -> (Vec<Write>, Vec<Difference>) {
     let (mut writes, mut differences) = (Vec::new(), Vec::new());
+    let mut spared = Vec::new();
+    let mut deleted = Vec::new();
     let mut wanted: HashMap<Kind, Vec<_>> = HashMap::new();
     for entity in &configuration.entities {
         wanted.entry(entity.kind).or_default().push(entity);
@@ -91,24 +93,59 @@ pub(crate) fn changes(
             differences.push(difference(ChangeKind::Update, fields));
             writes.push(Write::put(kind, entity.id, row, None, Some(old.revision)));
         }
-        let mut gone: Vec<(Uuid, Stored)> = present.into_iter().collect();
-        gone.retain(|(_, stored)| is_selected(&stored.row, &configuration.select_tags));
-        // What the gateway has requested itself is in no file, and an authority limits how often it
-        // can be requested again.
-        gone.retain(|(_, stored)| !is_selected(&stored.row, &[acme::TAG.to_owned()]));
-        gone.sort_by_key(|(id, _)| *id);
-        for (id, stored) in gone {
-            writes.push(Write::Delete { kind, id });
-            differences.push(Difference {
-                entity: kind.name(),
-                id,
-                name: name_of(kind, &stored.row),
-                change: ChangeKind::Delete,
-                fields: Vec::new(),
-            });
+        for (id, Stored { row, .. }) in present {
+            // What the gateway has requested itself is in no file, and an authority limits how often
+            // it can be requested again.
+            let is_requested = is_selected(&row, &[acme::TAG.to_owned()]);
+            let is_deleted = is_selected(&row, &configuration.select_tags) && !is_requested;
+            let list = if is_deleted {
+                &mut deleted
+            } else {
+                &mut spared
+            };
+            list.push((kind, id, row));
         }
     }
+    cascade(&mut deleted, spared);
+    deleted.sort_by_key(|(kind, id, _)| (*kind, *id));
+    for (kind, id, row) in deleted {
+        writes.push(Write::Delete { kind, id });
+        differences.push(Difference {
+            entity: kind.name(),
+            id,
+            name: name_of(kind, &row),
+            change: ChangeKind::Delete,
+            fields: Vec::new(),
+        });
+    }
     (writes, differences)
+}
+
+/// Deletes with a row those that its deletion by the Admin API deletes as well, such as the
+/// credentials of a consumer, although no tag selects them.
+fn cascade(deleted: &mut Vec<(Kind, Uuid, Row)>, mut spared: Vec<(Kind, Uuid, Row)>) {
+    let mut gone: HashSet<(Kind, Uuid)> =
+        deleted.iter().map(|(kind, id, _)| (*kind, *id)).collect();
+    loop {
+        let goes = |(kind, _, row): &(Kind, Uuid, Row)| {
+            let mut references = kind.references().iter();
+            references.any(|reference| {
+                reference.on_delete == OnDelete::Cascade
+                    && reference
+                        .values(row)
+                        .into_iter()
+                        .filter_map(|value| value["id"].as_str().or(value.as_str())?.parse().ok())
+                        .any(|id| gone.contains(&(reference.to, id)))
+            })
+        };
+        let (with_them, others): (Vec<_>, Vec<_>) = spared.into_iter().partition(goes);
+        if with_them.is_empty() {
+            return;
+        }
+        gone.extend(with_them.iter().map(|(kind, id, _)| (*kind, *id)));
+        deleted.extend(with_them);
+        spared = others;
+    }
 }
 
 /// The fields in which two rows differ, without these. The seconds that a row still has are compared with the time
