@@ -56,6 +56,7 @@ mod declarative_errors;
 mod dns;
 mod draining;
 mod endpoint_connections;
+mod engine;
 mod entities;
 mod explain;
 mod explain_policies;

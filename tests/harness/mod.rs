@@ -9,6 +9,7 @@ mod consumers;
 mod deck;
 mod declarative;
 mod dns;
+mod engine;
 mod etcd;
 mod gateway;
 mod guests;
@@ -41,6 +42,7 @@ pub(crate) use consumers::{
 pub(crate) use deck::{Deck, File};
 pub(crate) use declarative::{MY_SERVICE, of_every_kind, put_document};
 pub(crate) use dns::{Dns, DnsReply};
+pub(crate) use engine::{Engine, Events, Generated};
 pub(crate) use etcd::Etcd;
 pub(crate) use gateway::{Gateway, Reply, Setup, help, with_backend};
 pub(crate) use guests::guest;
