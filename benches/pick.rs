@@ -1,6 +1,7 @@
 //! The cost of a pick: of the round robin that ships, as a component and compiled in; of every
 //! balancer that ships, with few and with many endpoints; of a change of the table; and of a prompt
-//! that is compared with others; and of the scan of a long prompt.
+//! that is compared with others; and of the scan of a long prompt. With `BEFORE`, only a comparison:
+//! see `pick/before.rs`.
 //!
 //!     cargo bench --profile dist -p pointsman-benches --bench pick
 //!
@@ -13,12 +14,16 @@
     reason = "a benchmark that cannot be set up must stop"
 )]
 
+#[path = "pick/before.rs"]
+mod before;
+
 use std::borrow::Cow;
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, criterion_group};
 use guest_sdk::{Balancer as _, Endpoints};
 use parking_lot::Mutex;
 use pointsman::balancer::{
@@ -45,19 +50,23 @@ struct Loaded {
     _cache: tempfile::TempDir,
 }
 
-fn loaded(name: &str) -> Loaded {
-    let folder = tempfile::tempdir().unwrap();
-    let engine = Engine::new(Settings {
+fn engine(cache: &Path) -> Arc<Engine> {
+    Engine::new(Settings {
         pick_timeout: Duration::from_millis(20),
         pick_cost: Duration::from_secs(1),
         memory: 16 << 20,
         state: 1 << 20,
         upload: 1 << 20,
         compile_timeout: Duration::from_secs(60),
-        cache_dir: Some(folder.path().to_owned()),
+        cache_dir: Some(cache.to_owned()),
         compiler: "/dev/null".into(),
     })
-    .unwrap();
+    .unwrap()
+}
+
+fn loaded(name: &str) -> Loaded {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = engine(folder.path());
     let shipped = SHIPPED.iter().find(|shipped| shipped.name == name).unwrap();
     let plugin = engine.load_trusted(shipped.component).unwrap();
     Loaded {
@@ -67,40 +76,51 @@ fn loaded(name: &str) -> Loaded {
 }
 
 /// Picks one after the other, for requests with different keys.
-fn picks(bencher: &mut criterion::Bencher<'_>, balancer: &Balancer) {
-    let mut request = PickRequest {
-        now: 0,
-        entropy: 0,
-        affinity: Some(0),
-        attempt: 0,
-        last_status: None,
-        facts: None,
-        note: None,
-    };
-    bencher.iter(|| {
-        request.now += 1;
-        request.entropy = request.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        request.affinity = Some(request.entropy);
-        balancer.pick(black_box(request), &[], std::convert::identity)
-    });
-    let counters = balancer.counters();
-    assert_eq!(counters.fallback_picks, 0, "{counters:?}");
+#[derive(Default)]
+struct Picks {
+    now: u64,
+    entropy: u64,
 }
 
-fn component(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
-    let loaded = loaded(name);
-    let table = table(length);
-    // Some requests in flight and some latencies, so that endpoints differ.
+impl Picks {
+    fn next(&mut self, balancer: &Balancer) {
+        self.now += 1;
+        self.entropy = self.entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let request = PickRequest {
+            now: self.now,
+            entropy: self.entropy,
+            affinity: Some(self.entropy),
+            attempt: 0,
+            last_status: None,
+            facts: None,
+            note: None,
+        };
+        black_box(balancer.pick(black_box(request), &[], std::convert::identity));
+    }
+}
+
+/// Some requests in flight and some latencies, so that endpoints differ.
+fn hold(table: &[Arc<Endpoint>]) -> Vec<InFlight> {
     let mut in_flight = Vec::new();
-    for endpoint in &*table {
+    for endpoint in table {
         let load = endpoint.id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         endpoint.observe_latency(1, 1000 + load % 10_000, 0);
         for _ in 0..load >> 62 {
             in_flight.push(InFlight::new(Arc::clone(endpoint)));
         }
     }
+    in_flight
+}
+
+fn component(bencher: &mut criterion::Bencher<'_>, name: &str, length: u64) {
+    let loaded = loaded(name);
+    let table = table(length);
+    let _held = hold(&table);
     loaded.balancer.set_endpoints(table);
-    picks(bencher, &loaded.balancer);
+    let mut picks = Picks::default();
+    bencher.iter(|| picks.next(&loaded.balancer));
+    let counters = loaded.balancer.counters();
+    assert_eq!(counters.fallback_picks, 0, "{counters:?}");
 }
 
 /// One of many endpoints, all with requests in flight, leaves or joins. The first pick after that
@@ -303,4 +323,13 @@ fn scans(criterion: &mut Criterion) {
 }
 
 criterion_group!(benches, round_robin, shipped, changes, prompts, scans);
-criterion_main!(benches);
+
+fn main() {
+    match std::env::var_os("BEFORE") {
+        Some(folder) => before::compare(Path::new(&folder)),
+        None => {
+            benches();
+            Criterion::default().configure_from_args().final_summary();
+        }
+    }
+}
