@@ -2,9 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use crate::harness::{Backend, Gateway, Setup};
+use crate::harness::{Backend, Gateway, RawServer, Setup};
 use crate::proxy::add_route;
 
 /// A server that calls `serve` with each connection, one after the other.
@@ -132,4 +133,33 @@ fn an_idle_connection_to_an_endpoint_is_closed() {
     gateway.balanced(&[(address, 1)]);
     gateway.get("/").expect(200);
     assert_eq!(end.recv().unwrap(), 0);
+}
+
+#[test]
+fn an_endpoint_that_closes_after_its_answers_gets_a_connection_for_each_request() {
+    const CLOSING: u64 = 10;
+    let gateway = Setup::new().arg("--workers", 1).start();
+    let (closes, closed) = channel();
+    // It does not say that it closes. The later connections it would keep.
+    let server = RawServer::start(move |number, mut raw| {
+        while raw.read_until("\r\n\r\n").ends_with("\r\n\r\n") {
+            raw.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+            if number < CLOSING {
+                drop(raw);
+                let _ = closes.send(());
+                return;
+            }
+        }
+    });
+    gateway.balanced(&[(server.address, 100)]);
+    while server.accepted() < CLOSING {
+        gateway.get("/").expect(200);
+        closed.recv().unwrap();
+        // Time for the gateway to look at its sockets.
+        gateway.admin("GET", "/status", &[]).expect(200);
+    }
+    for _ in 0..5 {
+        gateway.get("/").expect(200);
+    }
+    assert_eq!(server.accepted(), CLOSING + 5);
 }

@@ -1,6 +1,7 @@
 //! Connections to endpoints that a request may use, one pool for each worker: idle ones over
 //! HTTP/1.1, and all over HTTP/2.
 
+mod early_closes;
 mod figures;
 mod shared;
 
@@ -20,6 +21,7 @@ use super::wire::http2;
 use super::wire::{Connection, Destination, Exchange};
 use crate::config;
 use crate::connections::{ConnectionLimits, DescriptorPermit};
+use early_closes::EarlyCloses;
 pub use figures::PoolFigures;
 use shared::Shared;
 pub(super) use shared::Turn;
@@ -70,6 +72,7 @@ pub(super) struct Pool {
     idle: RefCell<HashMap<Destination, VecDeque<Connection>>>,
     /// How many are idle over HTTP/1.1.
     idle_count: Cell<usize>,
+    early_closes: EarlyCloses,
     /// Those over HTTP/2.
     shared: Shared,
     /// Notifies all workers that a request waits until a connection is closed.
@@ -93,6 +96,7 @@ impl Pool {
         Rc::new(Self {
             idle: RefCell::default(),
             idle_count: Cell::new(0),
+            early_closes: EarlyCloses::default(),
             counters: Arc::clone(counters),
             shared: Shared::default(),
             shortage,
@@ -128,8 +132,11 @@ impl Pool {
             let ask = !fresh || connection.idle_since() != clock;
             if !connection.is_stale(ask) {
                 self.figures().note_reused();
+                self.early_closes.note_reused(destination);
                 return Some(connection.into_exchange());
             }
+            let (requests, since) = (connection.requests(), connection.idle_since());
+            self.early_closes.note_closed(destination, requests, since);
         }
         None
     }
@@ -177,7 +184,9 @@ impl Pool {
         let Some(mut connection) = exchange.into_connection() else {
             return;
         };
-        let useless = self.is_worn(connection.requests()) || connection.endpoint_leaving();
+        let useless = self.is_worn(connection.requests())
+            || connection.endpoint_leaving()
+            || self.early_closes.keeps_none(connection.destination(), now);
         // `claim_reclaim` is called last, because a caller that gets `true` has to close the
         // connection.
         let scarce = self.limits.endpoints_are_out();
@@ -251,6 +260,7 @@ impl Pool {
                     !connection.endpoint().is_leaving()
                         && connection.idle_since().elapsed() < timeout
                 });
+                self.early_closes.tidy();
                 due = tokio::time::Instant::now() + pause;
             }
         }
