@@ -454,6 +454,57 @@ upstreams:
 }
 
 #[test]
+fn a_trial_refuses_what_an_import_would_refuse() {
+    let gateway = Gateway::start();
+    let service = [("name", "taken"), ("url", "http://b.example")];
+    gateway.admin("POST", "/services", &service).expect(201);
+    for name in ["of-others", "of-team"] {
+        let consumer = [("username", name)];
+        gateway.admin("POST", "/consumers", &consumer).expect(201);
+    }
+    let key = [("key", "one-key")];
+    gateway
+        .admin("POST", "/consumers/of-others/key-auth", &key)
+        .expect(201);
+    let mut tagged = vec![("name", "own"), ("url", "http://b.example")];
+    tagged.push(("tags[]", "team"));
+    gateway.admin("POST", "/services", &tagged).expect(201);
+    let route = [("name", "still-there"), ("paths[]", "/")];
+    gateway
+        .admin("POST", "/services/own/routes", &route)
+        .expect(201);
+    let document = |rest: &str| {
+        format!("_format_version: '3.0'\n_info: {{select_tags: [team]}}\nservices:\n{rest}")
+    };
+    let own = "- {name: own, host: a.example}\n";
+    for (rest, told) in [
+        (
+            format!("{own}- {{name: taken, host: a.example}}\n"),
+            &["with name set to 'taken' exists already"][..],
+        ),
+        (
+            format!("{own}consumers:\n- username: c\n  keyauth_credentials: [{{key: one-key}}]\n"),
+            &["with the same key exists already"],
+        ),
+        (
+            "- {name: another, host: a.example}\n".into(),
+            &[
+                r#"without the service \"own\" ("#,
+                r#"the route \"still-there\" ("#,
+            ],
+        ),
+    ] {
+        let text = document(&rest);
+        for query in ["?dry_run=true", ""] {
+            let said = put_document(&gateway, &text, query).expect(400).text();
+            for told in told {
+                assert!(said.contains(told), "{query}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_key_that_another_credential_has_is_not_told() {
     let gateway = Gateway::start();
     gateway

@@ -140,13 +140,17 @@ impl Importer {
             if !mistakes.is_empty() {
                 return Err(Refused::Mistakes(mistakes));
             }
-            if let Aim::Canary(settings) = &aim {
-                let begin = || rollout::begin(&*self.store, &writes, &switches.writes, settings);
-                writes = match self.store.check(&writes) {
-                    Ok(()) => begin()?,
+            // What is not written now has to be what the store would take, or it fails only when it
+            // is written.
+            if aim != Aim::Change {
+                match self.store.check(&writes) {
+                    Ok(()) => {}
                     Err(error) if is_race(&error) => continue,
-                    Err(error) => return Err(refused(&configuration, error)),
-                };
+                    Err(error) => return Err(refused(&*self.store, &configuration, error)),
+                }
+            }
+            if let Aim::Canary(settings) = &aim {
+                writes = rollout::begin(&*self.store, &writes, &switches.writes, settings)?;
             }
             let is_trial = aim == Aim::Trial;
             writes.extend(switches.writes);
@@ -180,7 +184,7 @@ impl Importer {
                     });
                 }
                 Err(error) if is_race(&error) => {}
-                Err(error) => return Err(refused(&configuration, error)),
+                Err(error) => return Err(refused(&*self.store, &configuration, error)),
             }
         }
         // The message is the same for all kinds.

@@ -1,11 +1,13 @@
 //! Why nothing of a document was imported.
 
 use serde_json::Value;
+use uuid::Uuid;
 
+use super::super::changes::described;
 use super::super::error::Error;
 use crate::declarative::{Configuration, Entity, Mistakes};
 use crate::entity::{Kind, Reference};
-use crate::store;
+use crate::store::{self, Store};
 
 /// Why nothing was imported.
 pub(crate) enum Refused {
@@ -28,7 +30,11 @@ impl From<store::Error> for Refused {
 }
 
 /// Why the store does not take the rows of a document, at the entity that is to blame.
-pub(super) fn refused(configuration: &Configuration, error: store::Error) -> Refused {
+pub(super) fn refused(
+    store: &dyn Store,
+    configuration: &Configuration,
+    error: store::Error,
+) -> Refused {
     let mut mistakes = Mistakes::default();
     let mut blame = |kind: Kind, is_it: &dyn Fn(&Entity) -> bool, message: String| {
         let mut all = configuration.entities.iter().enumerate();
@@ -80,10 +86,15 @@ pub(super) fn refused(configuration: &Configuration, error: store::Error) -> Ref
             by,
             referrer,
         } => {
-            let (kind, by) = (kind.name(), by.name());
+            let named = |kind: Kind, id: Uuid| match store.get(kind, id) {
+                Ok(Some(stored)) => described(kind, &stored.row),
+                _ => format!("{} {id}", kind.declaration().singular),
+            };
             return Refused::For(Error::bad_request(format!(
-                "the document is without the row {id} of {kind}, to which the row {referrer} of {by} \
-                 still refers"
+                "the document is without the {}, to which the {} still refers: delete the latter first, \
+                 or have it refer to another one",
+                named(*kind, *id),
+                named(*by, *referrer)
             )));
         }
         _ => {}
