@@ -74,7 +74,13 @@ pub(super) async fn read(admin: &Admin, request: Request) -> Result<Upload, Erro
             }
         }
     } else {
-        return Err(Error::Bare(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        // Kong has no such endpoint, and so no form of this error.
+        return Err(Error::Plain(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send the component with the media type application/wasm, or as the part component of a \
+             form (multipart/form-data)"
+                .into(),
+        ));
     }
     if !tags.is_empty() {
         upload.tags = tags.into();
