@@ -346,6 +346,53 @@ fn compilation_is_bounded_in_time_and_memory() {
         .arg("--balancer-upload", 16_384)
         .start();
     let refused = gateway.upload("x", long_component()).expect(400);
+#[test]
+fn a_component_of_another_media_type_is_told_how_to_be_sent() {
+    let gateway = Gateway::start();
+    for media_type in [
+        "application/x-www-form-urlencoded",
+        "application/octet-stream",
+    ] {
+        let body = (media_type, guest("first"));
+        let refused = gateway.send(gateway.admin, "POST", "/balancers?name=x", &[], Some(body));
+        let said = refused.expect(415).text();
+        assert!(said.contains("application/wasm"), "{said}");
+    }
+}
+
+#[test]
+fn balancers_of_one_component_have_their_own_names_and_log_lines() {
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+    let (gateway, _backends) = with_backends(Setup::new().arg("--debug-token", TOKEN));
+    for name in ["one", "two"] {
+        gateway.upload(name, guest("prints")).expect(201);
+    }
+    let lines = |name: &str| {
+        let logs = gateway.admin("GET", &format!("/balancers/{name}/logs"), &[]);
+        let logs = logs.expect(200).json();
+        logs["data"].as_array().unwrap().len()
+    };
+    let asked = || {
+        let token = [("pointsman-debug", TOKEN)];
+        let answer = gateway.get_with("/", &token).expect(200);
+        let told = answer.header("pointsman-debug-try").to_owned();
+        let (_, name) = told.split_once("balancer=\"").unwrap();
+        name.split('"').next().unwrap().to_owned()
+    };
+    use_balancer(&gateway, "two");
+    assert_eq!(asked(), "two");
+    assert_eq!((lines("one"), lines("two")), (0, 2));
+    // A balancer gets another name when it is uploaded under that name and the old one is deleted.
+    use_balancer(&gateway, "one");
+    assert_eq!(asked(), "one");
+    gateway.admin("DELETE", "/balancers/two", &[]).expect(204);
+    assert_eq!(asked(), "one");
+    assert_eq!(lines("one"), 4);
+    let usage = gateway.admin("GET", "/balancers/one", &[]).expect(200);
+    // The instance is the same, since the component and the settings are.
+    assert_eq!(usage.json()["usage"]["u"]["picks"], 3);
+}
+
     let said = refused.text();
     assert!(said.contains("did not compile within 1 s"), "{said}");
     gateway.admin("GET", "/status", &[]).expect(200);

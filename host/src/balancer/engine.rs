@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -116,10 +116,18 @@ impl Engine {
         self.limits.tightened(asked)
     }
 
-    /// Keeps the log lines of a plugin from now on, under the name that it is loaded under. A
-    /// second name for the same plugin has no effect.
-    pub fn name_plugin(&self, plugin: &LoadedBalancer, name: &str) {
-        plugin.journal.get_or_init(|| self.journals.open(name));
+    /// The plugin as the balancer of this name, which is how logs and records name it. Its log lines
+    /// are kept in the journal of that balancer.
+    pub fn named(&self, plugin: &LoadedBalancer, name: &str) -> Arc<LoadedBalancer> {
+        let identity = BalancerVersion {
+            name: name.to_owned(),
+            ..BalancerVersion::clone(&plugin.identity)
+        };
+        Arc::new(LoadedBalancer {
+            identity: Arc::new(identity),
+            journal: Some(self.journals.open(name)),
+            ..plugin.clone()
+        })
     }
 
     /// The log lines of the balancer of this name; none if it is not in use.
@@ -257,8 +265,8 @@ impl Engine {
             scans_bodies: check::scans_bodies(&imports),
             exports,
             imports,
-            prepared,
-            journal: OnceLock::new(),
+            prepared: Arc::new(prepared),
+            journal: None,
             _in_use: compiled.in_use.clone(),
         }))
     }

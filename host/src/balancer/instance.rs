@@ -60,7 +60,7 @@ impl Instance {
         interests: &Arc<Interests>,
     ) -> Result<Self, Fault> {
         let plugin = spec.plugin;
-        let output = Output::new(spec.upstream, &plugin.name, plugin.journal.get().cloned());
+        let output = Output::new(spec.upstream, &plugin.identity.name, plugin.journal.clone());
         let answers = if spec.record {
             LoadAnswers::Recorded(Vec::new())
         } else {
@@ -185,6 +185,12 @@ impl Instance {
     /// Adds what it has asked for, and what it asks for from now on, to these.
     pub(super) fn report_to(&mut self, interests: &Arc<Interests>) {
         self.sandbox.guest_mut().own.report_to(interests);
+    }
+
+    /// Has its log lines be those of this balancer, which is of the same component, from now on.
+    pub(super) fn belongs_to(&mut self, plugin: &LoadedBalancer) {
+        let output = &mut self.sandbox.guest_mut().output;
+        output.belongs_to(&plugin.identity.name, plugin.journal.clone());
     }
 
     /// The host's answers to questions of the last call, if they are recorded.

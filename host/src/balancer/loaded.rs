@@ -1,7 +1,7 @@
 //! A loaded balancer.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
@@ -16,7 +16,9 @@ use super::imports::Guest;
 use super::note::BalancerVersion;
 use crate::component::{InUse, Journal};
 
-/// A component that was checked and is ready to be instantiated.
+/// A component that was checked and is ready to be instantiated, for one balancer. Balancers of the
+/// same component share what it was compiled to.
+#[derive(Clone)]
 pub struct LoadedBalancer {
     /// SHA-256 of the component, in lower-case hex.
     pub digest: String,
@@ -26,7 +28,8 @@ pub struct LoadedBalancer {
     pub name: String,
     /// The version that the plugin gives itself.
     pub version: String,
-    /// Digest, name and version again, for records that outlive the plugin.
+    /// Its digest and version, with the name of the balancer that it is used as: for the log, and for
+    /// records that outlive the plugin.
     pub identity: Arc<BalancerVersion>,
     /// JSON Schema of its settings.
     pub config_schema: serde_json::Value,
@@ -46,9 +49,9 @@ pub struct LoadedBalancer {
     pub(super) asks_about_tries: bool,
     /// Whether a trace of it may have what earlier versions of the contract do not know.
     pub(super) needs_new_trace: bool,
-    pub(super) prepared: Prepared,
-    /// Where its log lines are kept, once it has the name that it is loaded under.
-    pub(super) journal: OnceLock<Arc<Journal>>,
+    pub(super) prepared: Arc<Prepared>,
+    /// Where the log lines of the balancer are kept; none before it is used as one.
+    pub(super) journal: Option<Arc<Journal>>,
     pub(super) _in_use: InUse,
 }
 

@@ -65,6 +65,13 @@ impl Output {
         }
     }
 
+    /// Has later lines be those of this plugin, in this journal.
+    pub(crate) fn belongs_to(&mut self, plugin: &str, journal: Option<Arc<Journal>>) {
+        self.tell_dropped();
+        self.plugin = plugin.into();
+        self.journal = journal;
+    }
+
     /// Takes bytes that are written to standard error.
     pub(crate) fn print_error(&mut self, bytes: &[u8]) {
         let end = &bytes[bytes.len().saturating_sub(TAIL)..];

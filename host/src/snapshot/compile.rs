@@ -110,7 +110,7 @@ impl Compiler {
             memory,
             probing,
         } = upstreams;
-        engine.name_plugin(&default, DEFAULT_BALANCER);
+        let default = engine.named(&default, DEFAULT_BALANCER);
         Self {
             new_names: NewNames::new(Arc::clone(&names)),
             balancers: Balancers::default(),

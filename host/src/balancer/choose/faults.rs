@@ -62,12 +62,12 @@ impl Inner {
             Fault::State(_) | Fault::StateSize { .. } => faults.state += 1,
         }
         let text = fault.to_string();
-        let plugin = self.plugin.name.as_str();
-        tracing::warn!(
-            upstream,
-            plugin,
-            "balancer fault: {text}; fallback picks until a new instance is made in {pause:?}"
-        );
+        let plugin = self.plugin.identity.name.as_str();
+        let next = match pause.is_zero() {
+            true => "a new instance is made at once".to_owned(),
+            false => format!("fallback picks until a new instance is made in {pause:?}"),
+        };
+        tracing::warn!(upstream, plugin, "balancer fault: {text}; {next}");
         self.note_judged(upstream, &text);
         self.counters.last_fault = Some(text);
     }

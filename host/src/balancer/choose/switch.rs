@@ -54,8 +54,9 @@ impl Balancer {
 
     fn switch(&self, next: Successor) {
         let (takes_over, slow) = {
-            let inner = self.inner.lock();
+            let mut inner = self.inner.lock();
             if inner.is_as(&next) {
+                inner.rename(next.plugin);
                 return;
             }
             let slow = inner.plugin.prepared.is_slow() || next.plugin.prepared.is_slow();
@@ -211,6 +212,18 @@ impl Inner {
             && self.limits == next.limits
     }
 
+    /// Has the plugin be that of a balancer of another name, of the same component. The instance
+    /// stays.
+    fn rename(&mut self, plugin: Arc<LoadedBalancer>) {
+        if self.plugin.identity.name == plugin.identity.name {
+            return;
+        }
+        if let Slot::Running(instance) = &mut self.slot {
+            instance.belongs_to(&plugin);
+        }
+        self.plugin = plugin;
+    }
+
     /// Whether there is a state to take over: there is an instance, its plugin has the same name,
     /// and both plugins can save and restore a state.
     fn can_hand_over_to(&self, next: &LoadedBalancer) -> bool {
@@ -243,7 +256,7 @@ impl Inner {
     }
 
     fn lose_state(&mut self, upstream: &str, failure: String) {
-        let plugin = self.plugin.name.as_str();
+        let plugin = self.plugin.identity.name.as_str();
         tracing::warn!(
             upstream,
             plugin,

@@ -39,7 +39,7 @@ impl RequestFacts for Asked {
 /// A balancer that is in use under a name, with its log lines.
 fn heard(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
     let plugin = engine.load_trusted(&guest(name)).unwrap();
-    engine.name_plugin(&plugin, name);
+    let plugin = engine.named(&plugin, name);
     let balancer = Balancer::new(Arc::clone(engine), "u", plugin, "{}".into());
     balancer.set_endpoints(endpoints(&[1, 1, 1]));
     (balancer, engine.journal(name).unwrap())

@@ -8,7 +8,7 @@ use crate::trace::{EndedTry, Event, Reader};
 /// The guest that logs what it hears, under a name of its own.
 fn hearing(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
     let plugin = engine.load_trusted(&guest("hears")).unwrap();
-    engine.name_plugin(&plugin, name);
+    let plugin = engine.named(&plugin, name);
     let balancer = Balancer::new(Arc::clone(engine), "u", plugin, "{}".into());
     balancer.set_endpoints(endpoints(&[1, 1]));
     (balancer, engine.journal(name).unwrap())

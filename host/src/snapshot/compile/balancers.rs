@@ -4,7 +4,7 @@ mod canaries;
 mod components;
 mod versions;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use crate::balancer::{Canary, LoadedBalancer};
 use crate::entity::balancer::Balancer;
 use crate::entity::{Kind, Row};
 use canaries::Canaries;
-use components::Components;
+use components::{Components, VersionKey};
 use versions::Versions;
 
 /// Name of the balancer that serves if the configured one is not loaded.
@@ -72,19 +72,19 @@ impl Balancers {
         changed
     }
 
-    /// The versions that upstreams may need now, by digest, with their balancers.
+    /// The versions that upstreams may need now.
     fn needed<'a>(
         &self,
         pinned: impl Iterator<Item = (&'a String, &'a String)>,
-    ) -> HashMap<String, Uuid> {
+    ) -> HashSet<VersionKey> {
         let active = self.rows.iter();
-        let active = active.map(|(id, balancer)| (balancer.digest.clone(), *id));
+        let active = active.map(|(id, balancer)| (*id, balancer.digest.clone()));
         let canaries = self.rows.iter().filter_map(|(id, balancer)| {
             let canary = balancer.live_canary()?;
-            Some((canary.version.clone(), *id))
+            Some((*id, canary.version.clone()))
         });
         let pinned =
-            pinned.filter_map(|(name, digest)| Some((digest.clone(), self.by_name(name)?.id)));
+            pinned.filter_map(|(name, digest)| Some((self.by_name(name)?.id, digest.clone())));
         active.chain(canaries).chain(pinned).collect()
     }
 
@@ -94,8 +94,9 @@ impl Balancers {
 
     /// The version of a balancer that is pinned, or the active one.
     pub(super) fn plugin(&self, name: &str, pin: Option<&String>) -> Option<Arc<LoadedBalancer>> {
-        let active = &self.by_name(name)?.digest;
-        self.components.get(pin.unwrap_or(active)).cloned()
+        let balancer = self.by_name(name)?;
+        let digest = pin.unwrap_or(&balancer.digest);
+        self.components.get(balancer.id, digest).cloned()
     }
 
     /// The balancer that serves if the configured one is not loaded.

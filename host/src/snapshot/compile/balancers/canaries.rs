@@ -35,7 +35,7 @@ impl Canaries {
             };
             let running = self.0.get(id);
             let running = running.filter(|canary| canary.settings.id == wanted.id);
-            let canary = match (running, components.get(&wanted.version)) {
+            let canary = match (running, components.get(*id, &wanted.version)) {
                 (Some(running), _) => Arc::clone(running),
                 (None, Some(plugin)) => {
                     let (version, share) = (&*wanted.version, wanted.share_percent);
