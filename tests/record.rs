@@ -1,12 +1,13 @@
 //! Recording picks, and replaying them.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, guest};
+use crate::harness::{Backend, Gateway, Load, guest, until};
 
 fn with_backends(algorithm: &str) -> (Gateway, Vec<Backend>) {
     let gateway = Gateway::start();
@@ -318,6 +319,57 @@ fn recordings_of_an_upstream_exclude_each_other() {
         .expect(409);
     assert!(second.text().contains("recorded already"));
     drop(first);
+}
+
+#[test]
+fn a_recording_ends_with_its_client_although_no_request_comes() {
+    let (gateway, _backends) = with_backends("round-robin");
+    let begin = || {
+        let mut client = TcpStream::connect(gateway.admin).unwrap();
+        let host = gateway.admin;
+        write!(
+            client,
+            "POST /upstreams/u/record?seconds=86400 HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\n\r\n"
+        )
+        .unwrap();
+        let mut status = [0; 12];
+        client.read_exact(&mut status).unwrap();
+        (client, String::from_utf8(status.into()).unwrap())
+    };
+    let (client, status) = begin();
+    assert_eq!(status, "HTTP/1.1 200");
+    let (_, status) = begin();
+    assert_eq!(status, "HTTP/1.1 409");
+    drop(client);
+    until("the recording has ended", || begin().1 == "HTTP/1.1 200");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_begins_no_recording() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gateway, _backends) = with_backends("round-robin");
+    let record = |upstream: &str, out: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_pointsman"))
+            .args(["record", upstream, "--max-bytes", "1", "-o"])
+            .arg(out)
+            .args(["--admin", &gateway.admin.to_string()])
+            .output()
+            .unwrap()
+    };
+    gateway.backend_of("/");
+    let instances = || {
+        let shown = gateway.admin("GET", "/balancers/round-robin", &[]);
+        shown.expect(200).json()["usage"]["u"]["instances"].clone()
+    };
+    let before = instances();
+    let missing = record("u", &folder.path().join("missing/u.trace"));
+    let said = String::from_utf8(missing.stderr).unwrap();
+    assert!(said.contains("cannot write"), "{said}");
+    assert_eq!(instances(), before);
+    // What is in a file stays there if there is no trace.
+    let kept = write_file(&folder, "kept", b"an earlier trace");
+    assert!(!record("unknown", &kept).status.success());
+    assert_eq!(std::fs::read(&kept).unwrap(), b"an earlier trace");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! `pointsman record`: writes the calls to a balancer of a running gateway, and its answers, to a
 //! file.
 
-use std::fs::File;
-use std::io::{IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -48,11 +48,20 @@ pub fn record(arguments: &Arguments) -> anyhow::Result<()> {
     let facts = arguments.facts;
     let path =
         format!("/upstreams/{upstream}/record?seconds={seconds}&max_bytes={bytes}&facts={facts}");
-    // The request is sent first, so that an error leaves no file behind.
-    let mut trace = arguments.gateway.admin()?.stream(&path)?;
+    let admin = arguments.gateway.admin()?;
     let shown = arguments.out.display();
     let cannot = || format!("cannot write {shown}");
-    let mut file = File::create(&arguments.out).with_context(cannot)?;
+    // A recording has the balancer start from nothing, so it begins only when its file is open.
+    let (mut file, is_new) = open(&arguments.out).with_context(cannot)?;
+    let mut trace = admin.stream(&path).inspect_err(|_| {
+        if is_new {
+            // The error of the recording is the one that matters.
+            let _ = std::fs::remove_file(&arguments.out);
+        }
+    })?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        file.set_len(0).with_context(cannot)?;
+    }
     let watched = std::io::stderr().is_terminal();
     let (mut piece, mut written) = (vec![0; 64 << 10], 0_u64);
     loop {
@@ -71,7 +80,22 @@ pub fn record(arguments: &Arguments) -> anyhow::Result<()> {
     if watched {
         eprint!("\r\x1b[K");
     }
-    file.sync_all().with_context(cannot)?;
+    // Not every file has a disk, such as a pipe.
+    if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        file.sync_all().with_context(cannot)?;
+    }
     println!("{shown}: {written} bytes recorded");
     Ok(())
+}
+
+/// Opens a file for the trace, and returns whether it was made for it. What a file has is left there
+/// until there is a trace.
+fn open(path: &Path) -> io::Result<(File, bool)> {
+    match File::create_new(path) {
+        Ok(file) => Ok((file, true)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Ok((OpenOptions::new().write(true).open(path)?, false))
+        }
+        Err(error) => Err(error),
+    }
 }

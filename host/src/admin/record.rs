@@ -1,5 +1,6 @@
 //! Recordings of the calls to an upstream's balancer and of its answers, made while it serves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,13 +11,16 @@ use futures_util::stream;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::Admin;
 use super::arguments::Path;
 use super::error::Error;
+use super::peer::Peer;
 use super::rows::{find, id_of};
 use crate::balancer::Recording;
 use crate::entity::Kind;
+use crate::upstream::Upstream;
 
 /// Duration and size of a recording: the default, and the most that a request may ask for.
 const SECONDS: (u64, u64) = (60, 24 * 3600);
@@ -40,6 +44,7 @@ async fn record(
     Path(key): Path<String>,
     request: Request,
 ) -> Result<Response, Error> {
+    let peer = Peer::of(&request);
     let query = request.uri().query().unwrap_or_default();
     let (mut seconds, mut bytes, mut facts) = (SECONDS.0, BYTES.0, false);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -76,18 +81,47 @@ async fn record(
     let begun = running.balancer().record(recording);
     let number = begun.map_err(|why| Error::Plain(StatusCode::CONFLICT, why))?;
     let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
-    tokio::spawn({
+    let timer = tokio::spawn({
         let running = running.clone();
         async move {
-            tokio::time::sleep_until(end).await;
+            let leaves = async {
+                match &peer {
+                    Some(peer) => peer.leaves().await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Nothing is written to the client while no request comes, so no write fails.
+            let _ = tokio::time::timeout_at(end, leaves).await;
             running.balancer().end_recording(number);
         }
     });
+    let recording = RunningRecording {
+        running,
+        number,
+        timer,
+    };
     let trace = stream::poll_fn(move |cx| {
+        // The recording is dropped with the response.
+        let _recording = &recording;
         let piece = pieces.poll_recv(cx);
         piece.map(|piece| piece.map(Ok::<_, std::convert::Infallible>))
     });
     Ok(([(CONTENT_TYPE, TRACE)], Body::from_stream(trace)).into_response())
+}
+
+/// A recording that ends when this is dropped, with the response.
+struct RunningRecording {
+    running: Arc<Upstream>,
+    number: u64,
+    /// Ends the recording when its time is over, or when its client has left.
+    timer: JoinHandle<()>,
+}
+
+impl Drop for RunningRecording {
+    fn drop(&mut self) {
+        self.timer.abort();
+        self.running.balancer().end_recording(self.number);
+    }
 }
 
 fn number(name: &str, text: &str, most: u64) -> Result<u64, Error> {
