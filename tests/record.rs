@@ -416,6 +416,53 @@ fn the_command_writes_a_trace_that_can_be_replayed() {
 }
 
 #[test]
+fn targets_without_an_answer_in_the_trace_are_no_successes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gateway, backends) = with_backends("round-robin");
+    for backend in &backends {
+        backend.respond_with(500, 0);
+    }
+    let settings =
+        json!({"algorithm": "consistent-hashing", "hash_on": "header", "hash_on_header": "k"});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+    let url = format!("http://{}/upstreams/u/record?seconds=600", gateway.admin);
+    let mut recording = ureq::post(&url).send_empty().unwrap();
+    for _ in 0..24 {
+        gateway.get_with("/", &[("k", "one")]).expect(500);
+    }
+    // A change of the balancer ends the recording.
+    let settings = json!({"algorithm": "random"});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &settings)
+        .expect(200);
+    let trace = recording.body_mut().read_to_vec().unwrap();
+    let path = write_file(&folder, "trace", &trace);
+    let document = replayed(&path, &["-b", "round-robin"]);
+    let total = &document["outcomes"][1]["total"];
+    assert_eq!(total["requests"], 24, "{total}");
+    assert_eq!(total["errors"]["error"], 8, "{total}");
+    assert_eq!(total["unknown"], 16, "{total}");
+    assert_eq!(document["outcomes"][0]["total"].get("unknown"), None);
+    let table = replay(&[path.to_str().unwrap(), "-b", "round-robin"]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(
+        table.contains("round-robin sends 66.7 % of the requests to targets of which"),
+        "{table}"
+    );
+    let row = table
+        .lines()
+        .rfind(|line| line.trim().starts_with("round-robin"));
+    let cells: Vec<&str> = row.unwrap().split_whitespace().collect();
+    assert_eq!(
+        cells[1..7],
+        ["24", "-", "-", "-", "-", "100.000"],
+        "{table}"
+    );
+}
+
+#[test]
 fn a_file_that_is_not_a_trace_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_file(&folder, "none", b"PMTRACE0");

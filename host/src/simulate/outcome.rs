@@ -27,6 +27,8 @@ pub(super) enum End {
     Broken,
     /// Without a target.
     NoTarget,
+    /// In a way that is not known: a trace has no request that its target has answered.
+    Unknown,
 }
 
 /// The outcome of one balancer.
@@ -91,8 +93,8 @@ fn shortened(named: &[&str]) -> Vec<String> {
 }
 
 /// The requests of a period. Latencies are milliseconds from arrival to end, of all requests except
-/// those that failed at once; a request that its client gave up counts with the time that the
-/// client waited.
+/// those that failed at once and those of which the end is not known; a request that its client gave
+/// up counts with the time that the client waited.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     /// Work that arrived as a share of the guaranteed capacity; none for all phases together.
@@ -100,6 +102,9 @@ pub(super) struct Summary {
     pub(super) level: Option<f64>,
     pub(super) requests: u64,
     pub(super) errors: Errors,
+    /// Requests of which the end is not known; left out if there are none.
+    #[serde(skip_serializing_if = "is_none")]
+    pub(super) unknown: u64,
     pub(super) retries: u64,
     /// Blocks of prompts that targets had cached, as a share; none where requests have no prompts.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,6 +123,10 @@ pub(super) struct Summary {
     /// Jain's index of requests per weight: 1 if all targets get the same, 1/n if one gets all.
     /// Source: Jain, Chiu, Hawe 1984.
     pub(super) jain: f64,
+}
+
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Requests that failed, by kind.
@@ -184,6 +193,7 @@ struct Tally {
     requests: u64,
     retries: u64,
     errors: Errors,
+    unknown: u64,
     /// In microseconds.
     latencies: Histogram<u64>,
     /// The same until the first byte of the answer.
@@ -203,6 +213,7 @@ impl Tally {
             requests: 0,
             retries: 0,
             errors: Errors::default(),
+            unknown: 0,
             first_bytes: latencies.clone(),
             latencies,
             by_target: vec![0; targets],
@@ -219,6 +230,7 @@ impl Tally {
             End::Timeout => self.errors.timeout += 1,
             End::Broken => self.errors.broken += 1,
             End::NoTarget => self.errors.no_target += 1,
+            End::Unknown => self.unknown += 1,
         }
         if matches!(end, End::Answered | End::Timeout) {
             self.latencies.saturating_record(micros.max(1));
@@ -242,6 +254,7 @@ impl Tally {
             level,
             requests: self.requests,
             errors: self.errors,
+            unknown: self.unknown,
             retries: self.retries,
             first_byte: (!self.first_bytes.is_empty()).then(|| {
                 let at = |q| self.first_bytes.value_at_quantile(q) as f64 / 1000.0;

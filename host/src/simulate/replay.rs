@@ -102,6 +102,16 @@ pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
             contender.name
         ));
     }
+    for outcome in &outcomes {
+        if outcome.total.unknown > 0 {
+            let percent = outcome.total.unknown as f64 / outcome.total.requests as f64 * 100.0;
+            heading.push_str(&format!(
+                "\n{} sends {percent:.1} % of the requests to targets of which the trace has no answer: they \
+                 count in no latency and no error.",
+                outcome.balancer
+            ));
+        }
+    }
     let document = json!({
         "trace": record.header,
         "picks": record.came.len(),
@@ -222,7 +232,9 @@ fn as_it_was(record: &Record, maker: &Contender, scenario: &Scenario) -> Outcome
                 fleet.advance(pick.now, |_| {});
                 let chosen = pick.chosen.and_then(|p| table.get(p as usize));
                 match (chosen, record.came[number]) {
-                    (Some(target), Some(came)) => fleet.send(*target, pick.now, came, None),
+                    (Some(target), Some(came)) => {
+                        fleet.send(*target, pick.now, (came, true), None);
+                    }
                     (Some(_), None) => {}
                     (None, _) => fleet.refuse(pick.now),
                 }
@@ -328,22 +340,17 @@ fn send(
         let id = in_flight.endpoint().id;
         let target = record.places[&id];
         first = first.or(Some(target));
-        let came = match was {
+        let (came, is_known) = match was {
             // The recorded outcome of this very request is the best estimate.
-            Some((known, came)) if known == target => Some(came),
+            Some((known, came)) if known == target => (came, true),
             _ => record.answer(target, pick.now),
         };
-        // A target without requests in the trace is taken to respond quickly.
-        let came = came.unwrap_or(Came {
-            status: 200,
-            latency: 0,
-        });
         if came.status == 0 && attempt < RETRIES {
             end_try(&mut in_flight, came, pick.now);
             tried.push(id);
             continue;
         }
-        fleet.send(target, pick.now, came, Some(in_flight));
+        fleet.send(target, pick.now, (came, is_known), Some(in_flight));
         return first;
     }
 }

@@ -24,6 +24,9 @@ const CACHED: &str = "cached";
 /// Further columns, if targets stream their answers: the time to the first byte.
 const FIRST_BYTE: [&str; 3] = ["first p50", "first p90", "first p99"];
 
+/// Stands where no request has a figure.
+const NOTHING: &str = "-";
+
 /// A table for each phase, if there are several, and one for all phases together.
 pub(super) fn tables(scenario: &Scenario, outcomes: &[Outcome]) -> String {
     let mut text = String::new();
@@ -43,15 +46,27 @@ pub(super) fn tables(scenario: &Scenario, outcomes: &[Outcome]) -> String {
 }
 
 fn row(name: &str, summary: &Summary) -> Vec<String> {
-    let errors = summary.errors.sum() as f64 / summary.requests.max(1) as f64;
+    let known = summary.requests - summary.unknown;
+    let errors = match known {
+        0 if summary.unknown > 0 => NOTHING.to_owned(),
+        known => {
+            let share = summary.errors.sum() as f64 / known.max(1) as f64;
+            format!("{:.3} %", share * 100.0)
+        }
+    };
+    // No latency is 0, so without any the mean is.
+    let latency = |value| match summary.mean > 0.0 {
+        true => milliseconds(value),
+        false => NOTHING.to_owned(),
+    };
     let mut row = vec![
         name.to_owned(),
         summary.requests.to_string(),
-        milliseconds(summary.p50),
-        milliseconds(summary.p90),
-        milliseconds(summary.p99),
-        milliseconds(summary.p999),
-        format!("{:.3} %", errors * 100.0),
+        latency(summary.p50),
+        latency(summary.p90),
+        latency(summary.p99),
+        latency(summary.p999),
+        errors,
         format!("{:.2}", summary.peak_to_mean),
         format!("{:.3}", summary.jain),
     ];

@@ -25,6 +25,8 @@ pub(super) struct Sent {
     target: usize,
     pub(super) at: u64,
     pub(super) came: Came,
+    /// Whether the trace knows how its target responds.
+    is_known: bool,
     pub(super) in_flight: Option<InFlight>,
 }
 
@@ -54,6 +56,7 @@ impl<'a> Fleet<'a> {
                 self.working[sent.target] -= 1;
                 learn(&mut sent);
                 let how = match sent.came.status {
+                    _ if !sent.is_known => End::Unknown,
                     0 => End::Broken,
                     500.. => End::Error,
                     _ => End::Answered,
@@ -73,11 +76,12 @@ impl<'a> Fleet<'a> {
         }
     }
 
+    /// Sends a request to a target. `is_known` is whether the trace knows how that responds.
     pub(super) fn send(
         &mut self,
         target: usize,
         now: u64,
-        came: Came,
+        (came, is_known): (Came, bool),
         in_flight: Option<InFlight>,
     ) {
         self.working[target] += 1;
@@ -87,6 +91,7 @@ impl<'a> Fleet<'a> {
             target,
             at: now,
             came,
+            is_known,
             in_flight,
         }));
     }

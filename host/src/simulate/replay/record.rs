@@ -30,6 +30,8 @@ pub(super) struct Record {
     pub(super) places: HashMap<u64, usize>,
     /// For each target the outcomes of its picks, by the time of the pick.
     history: Vec<Vec<(u64, Came)>>,
+    /// The median latency of the outcomes, in microseconds.
+    median: u64,
     /// Times of the first and the last pick.
     pub(super) span: (u64, u64),
 }
@@ -52,6 +54,7 @@ impl Record {
             targets: Vec::new(),
             places: HashMap::new(),
             history: Vec::new(),
+            median: 0,
             span: (u64::MAX, 0),
             events: Vec::new(),
         };
@@ -95,6 +98,14 @@ impl Record {
         for history in &mut record.history {
             history.sort_by_key(|(at, _)| *at);
         }
+        let mut latencies: Vec<u64> = record
+            .came
+            .iter()
+            .flatten()
+            .map(|came| came.latency)
+            .collect();
+        latencies.sort_unstable();
+        record.median = latencies.get(latencies.len() / 2).copied().unwrap_or(0);
         record.events = events;
         Ok(record)
     }
@@ -147,11 +158,18 @@ impl Record {
         now.saturating_sub(self.span.0) * 1000
     }
 
-    /// How a target responds to a request that is sent at a given time.
-    pub(super) fn answer(&self, target: usize, now: u64) -> Option<Came> {
+    /// How a target responds to a request that is sent at a given time, and whether that is known. A
+    /// target that has answered no request is taken to respond in the median time, so that a
+    /// balancer that learns of it neither prefers nor avoids the target.
+    pub(super) fn answer(&self, target: usize, now: u64) -> (Came, bool) {
         let history = &self.history[target];
         let next = history.partition_point(|(at, _)| *at < now);
-        let (_, came) = history.get(next).or(history.last())?;
-        Some(*came)
+        match history.get(next).or(history.last()) {
+            Some((_, came)) => (*came, true),
+            None => {
+                let (status, latency) = (200, self.median);
+                (Came { status, latency }, false)
+            }
+        }
     }
 }
