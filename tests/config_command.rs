@@ -96,6 +96,46 @@ fn commands_work_on_a_running_gateway_and_on_a_data_folder_alike() {
 }
 
 #[test]
+fn commands_reach_an_admin_api_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let gateway = Setup::with_data(&data)
+        .arg("--admin-listen", "127.0.0.1:0, 127.0.0.1:0 ssl")
+        .start();
+    let file = written(folder.path(), "all.yaml", &of_every_kind());
+    let url = format!("https://localhost:{}", gateway.listener("admin", 1).port());
+    let (code, said) = ran(&["import", &file, "--admin", &url]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("invalid peer certificate") && said.contains("--admin-ca names"),
+        "{said}"
+    );
+    let own = data.join("ssl/admin-default.crt").display().to_string();
+    let over_tls = ["--admin", &url, "--admin-ca", &own];
+    let (code, said) = ran(&[&["import", &file][..], &over_tls].concat());
+    assert_eq!(code, Some(0), "{said}");
+    // A large response, and one that is streamed.
+    let (code, said) = ran(&[&["diff", &file][..], &over_tls].concat());
+    assert_eq!((code, &*said), (Some(0), ""));
+    let out = folder.path().join("trace");
+    let recorded = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .args(["record", "my-upstream", "--seconds", "1", "-o"])
+        .arg(&out)
+        .args(over_tls)
+        .output()
+        .unwrap();
+    assert!(recorded.status.success(), "{recorded:?}");
+    // The certificate is for another name.
+    let by_address = url.replace("localhost", "127.0.0.1");
+    let (code, said) = ran(&["export", "--admin", &by_address, "--admin-ca", &own]);
+    assert_eq!(code, Some(1), "{said}");
+    let missing = folder.path().join("missing").display().to_string();
+    let (code, said) = ran(&["export", "--admin", &url, "--admin-ca", &missing]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("cannot read the authorities in"), "{said}");
+}
+
+#[test]
 fn a_file_is_checked_by_the_flavor_of_the_settings() {
     let folder = tempfile::tempdir().unwrap();
     let text = "_format_version: '3.0'\nroutes:\n- name: r\n  expression: http.path == \"/a\"\n";

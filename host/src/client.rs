@@ -1,6 +1,9 @@
 //! A client of the Admin API, for the commands that talk to a gateway.
 
+mod tls;
+
 use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -9,8 +12,15 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 use ureq::http::header::{AUTHORIZATION, HeaderValue};
 use ureq::http::{Request, Response, StatusCode};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body, SendBody};
 use uuid::Uuid;
+
+use tls::TlsConnector;
+
+/// Where the Admin API listens unless the settings say otherwise.
+const DEFAULT: &str = "http://127.0.0.1:8001";
 
 /// Longest wait for a response. An upload is answered after it is compiled, or with the status that
 /// it is still being checked.
@@ -36,12 +46,12 @@ pub(crate) const LARGEST_COMPONENT: usize = 64 << 20;
 /// Where the gateway is.
 #[derive(Debug, Args)]
 pub(crate) struct Gateway {
-    /// Address of the Admin API
+    /// Address of the Admin API, http:// or https://
     #[arg(
         long,
         env = "POINTSMAN_ADMIN",
         value_name = "URL",
-        default_value = "http://127.0.0.1:8001"
+        default_value = DEFAULT
     )]
     admin: String,
 
@@ -53,12 +63,23 @@ pub(crate) struct Gateway {
         hide_env_values = true
     )]
     admin_token: Option<String>,
+
+    /// Authorities that its certificate is accepted of, or the certificate itself, in PEM [default: the
+    /// authorities that the system trusts]
+    #[arg(long, env = "POINTSMAN_ADMIN_CA", value_name = "FILE")]
+    admin_ca: Option<PathBuf>,
 }
 
 impl Gateway {
+    /// Whether the command line names it, and not only the environment or the default.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        let variable = std::env::var("POINTSMAN_ADMIN");
+        self.admin != DEFAULT && variable.as_ref() != Ok(&self.admin)
+    }
+
     /// Its Admin API.
     pub(crate) fn admin(&self) -> anyhow::Result<Admin> {
-        let mut admin = Admin::at(&self.admin)?;
+        let mut admin = Admin::trusting(&self.admin, self.admin_ca.as_deref())?;
         let token = self
             .admin_token
             .as_deref()
@@ -90,21 +111,35 @@ pub(crate) struct Answer {
 
 impl Admin {
     /// The Admin API at an address, such as `http://127.0.0.1:8001`.
+    #[cfg(test)]
     pub(crate) fn at(address: &str) -> anyhow::Result<Self> {
+        Self::trusting(address, None)
+    }
+
+    /// The Admin API at an address. Over TLS, its certificate has to be of one of the authorities in
+    /// the file, or without a file of one that the system trusts.
+    fn trusting(address: &str, authorities: Option<&Path>) -> anyhow::Result<Self> {
         let address = address.trim_end_matches('/');
         let address = match address.split_once("://") {
             None => format!("http://{address}"),
-            Some(("http", _)) => address.to_owned(),
-            Some(_) => {
-                bail!("the Admin API speaks plain HTTP: give an http:// address, not {address}")
+            Some(("http" | "https", _)) => address.to_owned(),
+            Some((scheme, _)) => {
+                bail!("an Admin API has an address of http:// or https://, not of {scheme}://")
             }
         };
-        let agent = Agent::config_builder()
+        let is_over_tls = address.starts_with("https://");
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_global(Some(TIMEOUT))
-            .build()
-            .new_agent();
+            .build();
+        let agent = match is_over_tls {
+            false => config.new_agent(),
+            true => {
+                let connector = DefaultConnector::new().chain(TlsConnector::trusting(authorities)?);
+                Agent::with_parts(config, connector, DefaultResolver::default())
+            }
+        };
         Ok(Self {
             agent,
             address,
@@ -176,6 +211,10 @@ impl Admin {
                 Ok(_) => anyhow!("the Admin API at {} answers nothing", self.address),
             });
         }
+        let media_type = answer.headers().get("content-type");
+        if !media_type.is_some_and(|value| value.as_bytes().starts_with(YAML.as_bytes())) {
+            return Err(self.foreign(path));
+        }
         let body = answer.body_mut().with_config().limit(DOCUMENT);
         body.read_to_string()
             .map_err(|error| self.unreachable(&error))
@@ -238,7 +277,10 @@ impl Admin {
         body: SendBody<'_>,
         content: Option<(&str, usize)>,
     ) -> anyhow::Result<Answer> {
-        let url = match path.starts_with("http://") {
+        let is_whole = ["http://", "https://"]
+            .iter()
+            .any(|scheme| path.starts_with(scheme));
+        let url = match is_whole {
             true => path.to_owned(),
             false => format!("{}{path}", self.address),
         };
@@ -263,8 +305,22 @@ impl Admin {
         self.read(answer.map_err(|error| self.unreachable(&error))?)
     }
 
+    /// What to say of an answer that an Admin API would not give.
+    pub(crate) fn foreign(&self, path: &str) -> anyhow::Error {
+        let address = &self.address;
+        anyhow!("this is not the Admin API of Pointsman: {address} answers {path} in another form")
+    }
+
     fn unreachable(&self, error: &ureq::Error) -> anyhow::Error {
-        anyhow!("no answer from the Admin API at {}: {error}", self.address)
+        let text = error.to_string();
+        let hint = match text.contains("invalid peer certificate") {
+            true => "; --admin-ca names the file of an authority that is to be trusted",
+            false => "",
+        };
+        anyhow!(
+            "no answer from the Admin API at {}: {text}{hint}",
+            self.address
+        )
     }
 
     /// Reads a response to its end.
@@ -373,7 +429,12 @@ mod tests {
         ] {
             assert_eq!(Admin::at(given).unwrap().address, used);
         }
-        assert!(Admin::at("https://localhost:8001").is_err());
+        for scheme in ["ftp", "unix"] {
+            let Err(refused) = Admin::at(&format!("{scheme}://localhost:8001")) else {
+                panic!("{scheme} is taken");
+            };
+            assert!(refused.to_string().contains("http:// or https://"));
+        }
     }
 
     #[test]

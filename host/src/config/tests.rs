@@ -198,6 +198,7 @@ fn a_variable_with_a_typo_is_reported_and_others_are_ignored() {
         "POINTSMAN_WOKERS",
         "POINTSMAN_PORT",
         "POINTSMAN_ADMIN",
+        "POINTSMAN_ADMIN_CA",
         "POINTSMAN_ADMIN_TOKEN",
         "PATH",
     ];

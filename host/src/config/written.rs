@@ -14,7 +14,11 @@ use super::value::{Content, Origin, Value};
 const TYPO: usize = 2;
 
 /// Variables of the commands that talk to a gateway, which are no settings of one.
-const OF_COMMANDS: [&str; 2] = ["POINTSMAN_ADMIN", "POINTSMAN_ADMIN_TOKEN"];
+const OF_COMMANDS: [&str; 3] = [
+    "POINTSMAN_ADMIN",
+    "POINTSMAN_ADMIN_CA",
+    "POINTSMAN_ADMIN_TOKEN",
+];
 
 /// The settings from flags and variables, not checked yet.
 #[derive(Debug, Clone, Default)]
