@@ -324,3 +324,40 @@ endpoints: [{{addresses: [{ip}]}}]
     gateway.get_with("/carts", &host).expect(404);
     gateway.get("/cart").expect(404);
 }
+
+#[test]
+fn a_command_names_one_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().display().to_string();
+    let both = ["export", "--data-dir", &data, "--admin", "http://a.example"];
+    let (code, said) = ran(&both);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("--admin and --data-dir name two places"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_cannot_be_converted_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let kong = written(
+        folder.path(),
+        "kong.yml",
+        "_format_version: '3.0'\nservices: []\n",
+    );
+    let (code, said) = ran(&["convert", &kong]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("import it as it is"), "{said}");
+    let other = written(
+        folder.path(),
+        "envoy.yaml",
+        "static_resources:\n  listeners: []\n",
+    );
+    let (code, said) = ran(&["convert", &other]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("a configuration of nginx, or manifests of"),
+        "{said}"
+    );
+}

@@ -77,6 +77,21 @@ pub struct Export {
     location: Location,
 }
 
+impl Arguments {
+    /// Checks that a command is about one place alone.
+    fn check(&self) -> anyhow::Result<()> {
+        let location = match self {
+            Self::Import(import) | Self::Diff(import) => &import.location,
+            Self::Export(export) => &export.location,
+            Self::Validate(_) | Self::Convert(_) => return Ok(()),
+        };
+        match location.data_dir.is_some() && location.gateway.is_asked_for() {
+            true => bail!("--admin and --data-dir name two places: leave out one of them"),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -85,6 +100,7 @@ pub fn config(arguments: &Arguments, settings: &Written) -> anyhow::Result<ExitC
     // Which fields a route has depends on a setting, which is read as the gateway reads it. Its
     // mistakes are told where a command needs the settings.
     let settings = Config::load(settings.clone());
+    arguments.check()?;
     if let Ok(config) = &settings {
         route::install_flavor(config.proxy.router_flavor);
     }
@@ -113,6 +129,14 @@ pub fn config(arguments: &Arguments, settings: &Written) -> anyhow::Result<ExitC
             let context = without_gateway(&config, Components::NONE);
             let converted = match is_manifest {
                 true => declarative::convert_kubernetes(&text, &context),
+                false if text.lines().any(|line| line.starts_with("_format_version")) => {
+                    bail!("{shown} is in Kong's declarative format already: import it as it is")
+                }
+                // Each directive of nginx ends with one.
+                false if !text.contains(';') => bail!(
+                    "{shown} cannot be converted: expected a configuration of nginx, or manifests of \
+                     the Gateway API"
+                ),
                 false => declarative::convert_nginx(&text, &context),
             };
             let (document, left) = converted.map_err(|why| in_file(&convert.file, &why))?;

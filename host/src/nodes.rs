@@ -25,12 +25,13 @@ const HEADS: [&str; 6] = ["ID", "HOST", "VERSION", "REVISION", "HASH", "AGE"];
 /// One clear sentence.
 pub fn nodes(arguments: &Arguments) -> anyhow::Result<()> {
     let admin = arguments.gateway.admin()?;
-    let listed = admin.find("/clustering/data-planes")?;
+    const PATH: &str = "/clustering/data-planes";
+    let listed = admin.find(PATH)?;
     let listed = listed.context(
         "this gateway shares its configuration with no other one: its store is not etcd",
     )?;
     let nodes = listed.get("data").and_then(Value::as_array);
-    let nodes = nodes.map_or(&[][..], Vec::as_slice);
+    let nodes = nodes.ok_or_else(|| admin.foreign(PATH))?;
     let trouble = admin.find("/status/ready").err();
     if nodes.is_empty() {
         bail!(match trouble {

@@ -147,8 +147,9 @@ fn all(admin: &Admin, path: &str) -> anyhow::Result<Option<Vec<Value>>> {
         let Some(mut page) = admin.find(&path)? else {
             return Ok(None);
         };
-        if let Some(Value::Array(data)) = page.get_mut("data").map(Value::take) {
-            rows.extend(data);
+        match page.get_mut("data").map(Value::take) {
+            Some(Value::Array(data)) => rows.extend(data),
+            _ => return Err(admin.foreign(&path)),
         }
         next = page.get("next").and_then(Value::as_str).map(str::to_owned);
     }

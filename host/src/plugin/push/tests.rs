@@ -201,6 +201,15 @@ fn errors_have_the_message_of_the_gateway() {
 }
 
 #[test]
+fn the_answer_of_another_server_is_no_empty_list() {
+    let (address, served) = gateway(vec![("GET /balancers", 200, json!({"items": []}))]);
+    let said = listed(&Admin::at(&address.to_string()).unwrap());
+    served.join().unwrap();
+    let said = said.unwrap_err().to_string();
+    assert!(said.contains("not the Admin API of Pointsman"), "{said}");
+}
+
+#[test]
 fn balancers_are_listed_with_active_version_and_upstreams() {
     let one = json!({"name": "a/b", "source": "uploaded", "digest": "00", "description": {"version": "1.2.0"}});
     let other = json!({"name": "random", "source": "shipped", "digest": "ff"});
