@@ -53,6 +53,7 @@ mod credentials;
 mod deck;
 mod declarative;
 mod declarative_errors;
+mod declarative_ids;
 mod dns;
 mod draining;
 mod endpoint_connections;

@@ -406,6 +406,7 @@ impl Offline {
             flavor: config.proxy.router_flavor,
             patterns: Arc::new(PatternMemory::new(config.proxy.route_regex_memory)),
             components: Arc::default(),
+            keeps_ids: config.database,
         })
     }
 }

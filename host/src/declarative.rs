@@ -30,7 +30,7 @@ mod syntax;
 mod tests;
 
 pub(crate) use components::Components;
-pub(crate) use configuration::{Configuration, Entity};
+pub(crate) use configuration::{Configuration, Entity, is_selected};
 pub(crate) use context::{CheckContext, NoGateway};
 pub(crate) use diff::{ChangeKind, Difference, changes};
 pub(crate) use export::{Exported, export};

@@ -146,6 +146,7 @@ async fn serve(
         components: Arc::default(),
     };
     let config = Arc::new(config);
+        keeps_ids: false,
     let declarative =
         declarative::Watched::load(Arc::clone(&config), importer, Arc::clone(&loaded));
     let declarative = declarative.await?;

@@ -1,5 +1,6 @@
 //! Makes the stored configuration that of a document, in one step.
 
+mod ids;
 mod refused;
 
 use std::collections::{HashMap, HashSet};
@@ -35,6 +36,9 @@ pub(crate) struct Importer {
     pub(crate) patterns: Arc<PatternMemory>,
     /// The components that come with the document.
     pub(crate) components: Arc<Components>,
+    /// Whether an entity without an id in the document keeps the one that it is stored with. Without
+    /// a database, ids are those that Kong makes of names.
+    pub(crate) keeps_ids: bool,
 }
 
 /// What an import has done, or would do.
@@ -88,6 +92,7 @@ impl Importer {
             flavor: admin.config.proxy.router_flavor,
             patterns: Arc::clone(&admin.published.patterns),
             components: Arc::default(),
+            keeps_ids: admin.config.database,
         }
     }
 
@@ -127,6 +132,9 @@ impl Importer {
             }
         }
         for _ in 0..TRIES {
+            if self.keeps_ids {
+                ids::keep(&mut configuration, &*self.store)?;
+            }
             let mut stored = HashMap::new();
             for kind in Kind::ALL {
                 stored.insert(kind, self.list(kind)?);
