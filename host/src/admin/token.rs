@@ -1,9 +1,10 @@
 //! Who may use the Admin API: the holders of its tokens (RFC 6750), if the operator has set any.
 
 use axum::extract::Request;
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use http::{Method, StatusCode};
 
+use super::arguments;
 use super::error::Error;
 use crate::config::AdminToken;
 
@@ -20,6 +21,22 @@ fn only_looks(method: &Method, path: &str) -> bool {
         && (path.starts_with("/schemas/")
             || path == "/pointsman/explain"
             || explains(path).unwrap_or(false))
+}
+
+/// Whether a configuration is only compared with what is stored. Components that come with it, in a
+/// form, may have to be compiled, and are only for those who may write.
+fn only_compares(request: &Request) -> bool {
+    let uri = request.uri();
+    if request.method() != Method::PUT || uri.path() != "/pointsman/config" {
+        return false;
+    }
+    let content_type = request.headers().get(CONTENT_TYPE);
+    let is_form = content_type.is_some_and(|value| value.as_bytes().starts_with(b"multipart/"));
+    let query = uri.query().unwrap_or_default();
+    let pairs = arguments::pairs(query.as_bytes()).unwrap_or_default();
+    // The last one counts, as where the query is read.
+    let last = pairs.iter().rfind(|(name, _)| name == "dry_run");
+    !is_form && last.is_some_and(|(_, value)| value == "true")
 }
 
 /// The token of a request; none if the Admin API has no tokens, or the request needs none.
@@ -42,7 +59,7 @@ pub(super) fn authorize<'a>(
     })?;
     let known = AdminToken::find(tokens, given)
         .ok_or_else(|| unauthorized("the Admin API does not know this token"))?;
-    if known.writes || reads || only_looks(method, path) {
+    if known.writes || reads || only_looks(method, path) || only_compares(request) {
         return Ok(Some(known));
     }
     tracing::info!(
@@ -60,10 +77,11 @@ pub(super) fn may_write(tokens: &[AdminToken], headers: &HeaderMap) -> bool {
     tokens.is_empty() || known.is_some_and(|token| token.writes)
 }
 
-/// The first segment of a path. Those after it may be secrets, such as the key of a consumer, and
-/// are not logged.
+/// The first segment of a path, and the second one of those that are Pointsman's own. Others may be
+/// secrets, such as the key of a consumer, and are not logged.
 fn collection(path: &str) -> &str {
-    let rest = path.strip_prefix('/').unwrap_or(path);
+    let first = path.strip_prefix("/pointsman").unwrap_or(path);
+    let rest = first.strip_prefix('/').unwrap_or(first);
     let end = rest.find('/').unwrap_or(rest.len());
     path.get(..path.len() - rest.len() + end).unwrap_or(path)
 }
@@ -105,6 +123,9 @@ mod tests {
         for (path, expected) in [
             ("/consumers/x/key-auth/secret", "/consumers"),
             ("/consumers/", "/consumers"),
+            ("/pointsman/config/x", "/pointsman/config"),
+            ("/pointsman", "/pointsman"),
+            ("/pointsmans/secret", "/pointsmans"),
             ("/consumers", "/consumers"),
             ("/", "/"),
             ("*", "*"),
@@ -139,6 +160,26 @@ mod tests {
             ("POST", "/upstreams/u/targets/explain", &["Bearer two"], 403),
             ("PUT", "/upstreams/u/explain", &["Bearer two"], 403),
             ("POST", "/pointsman/simulate", &["Bearer two"], 403),
+            ("PUT", "/pointsman/config", &["Bearer two"], 403),
+            (
+                "PUT",
+                "/pointsman/config?dry_run=true",
+                &["Bearer two"],
+                200,
+            ),
+            (
+                "PUT",
+                "/pointsman/config?dry_run=false",
+                &["Bearer two"],
+                403,
+            ),
+            (
+                "PUT",
+                "/pointsman/config?dry_run=true&dry_run=false",
+                &["Bearer two"],
+                403,
+            ),
+            ("PUT", "/services?dry_run=true", &["Bearer two"], 403),
             ("OPTIONS", "/services", &[], 200),
             ("GET", "/status/ready", &[], 200),
             ("GET", "/status", &[], 401),
