@@ -97,6 +97,7 @@ mod openapi;
 mod openmetrics;
 mod outcomes;
 mod outliers;
+mod packaging;
 mod page;
 mod page_http;
 mod page_parts;
