@@ -284,8 +284,8 @@ fn variable(name: &str) -> Option<LogVariable> {
 }
 
 impl AccessLog {
-    /// Stores the target, which the name of a format may follow. A last word that has neither a slash
-    /// nor a dot is the name of a format, and not the end of a path with a blank.
+    /// Stores the target, which the name of a format may follow. A last word without slash and dot is
+    /// the name of a format; a target of that kind, such as `on`, is not a path either.
     pub(super) fn set_target(&mut self, text: &str) -> Option<()> {
         self.set_target_or_format(text, &["json", "common", "combined", "kong"])
     }
@@ -307,6 +307,7 @@ impl AccessLog {
             "/dev/stderr" => Some(LogTarget::Stderr),
             target => match target.strip_prefix("syslog:") {
                 Some(options) => Some(LogTarget::Syslog(SyslogTarget::parse(options)?)),
+                None if !target.contains(['/', '.']) => return None,
                 None => Some(LogTarget::File(target.into())),
             },
         };
@@ -412,13 +413,8 @@ mod tests {
         assert_eq!(target("logs/access.log"), file("logs/access.log"));
         assert_eq!(target("/a b/access.log json"), file("/a b/access.log"));
         assert_eq!(target("/a b/access.log"), file("/a b/access.log"));
-        assert_eq!(target(""), None);
         // nginx's stock name, and a slip: neither is a part of the path.
-        for unknown in [
-            "/a/access.log main",
-            "/a/access.log jsn",
-            "/dev/stdout main",
-        ] {
+        for unknown in ["", "on", "json", "/a/access.log main", "/dev/stdout jsn"] {
             assert_eq!(target(unknown), None, "{unknown}");
         }
         let syslog = |text: &str| match target(text) {

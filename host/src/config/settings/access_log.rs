@@ -29,7 +29,7 @@ pub(super) const SETTINGS: &[Setting] = &[
                 `syslog:server=192.0.2.1,tag=edge`; the name of a format may follow",
         kind: Text {
             value: "TARGET",
-            expected: "off, a path, /dev/stdout, /dev/stderr, or syslog: with options such as \
+            expected: "off, a path with a slash or a dot, /dev/stdout, /dev/stderr, or syslog: with options such as \
                        server=192.0.2.1:514,facility=local7,severity=info,tag=pointsman,nohostname; \
                        behind it json, common, combined, kong, or nothing",
             set: |config, text| config.access_log.set_target(text),
@@ -56,7 +56,7 @@ pub(super) const SETTINGS: &[Setting] = &[
                 `proxy_access_log`; the name of a format may follow",
         kind: Text {
             value: "TARGET",
-            expected: "off, a path, /dev/stdout, /dev/stderr, or syslog: with options; behind it json, \
+            expected: "off, a path with a slash or a dot, /dev/stdout, /dev/stderr, or syslog: with options; behind it json, \
                        basic, or nothing",
             set: |config, text| config.stream_access_log.set_target(text),
         },
