@@ -34,6 +34,14 @@ fn a_balancer_is_uploaded_shown_used_and_deleted() {
     assert_eq!(made["source"], "uploaded");
     assert_eq!(made["digest"].as_str().unwrap().len(), 64);
     assert_eq!(made["exports"][0], "pointsman:balancer/policy@1.4.0");
+    let imports = |name: &str| {
+        let shown = gateway.admin("GET", &format!("/balancers/{name}"), &[]);
+        shown.expect(200).json()["imports"].to_string()
+    };
+    assert!(imports("prefix-affinity").contains("pointsman:balancer/body-facts@"));
+    assert!(imports("round-robin").starts_with('['));
+    assert!(!imports("round-robin").contains("body-facts"));
+    assert!(made["imports"].is_array(), "{made}");
     assert!(made["description"]["config_schema"].is_object());
 
     use_balancer(&gateway, "mine");
@@ -339,14 +347,6 @@ fn balancers_run_in_a_small_address_space() {
 }
 
 #[test]
-fn compilation_is_bounded_in_time_and_memory() {
-    // A component with more code than can be compiled in a second.
-    let gateway = Setup::new()
-        .arg("--balancer-compile-timeout", 1)
-        .arg("--balancer-upload", 16_384)
-        .start();
-    let refused = gateway.upload("x", long_component()).expect(400);
-#[test]
 fn a_component_of_another_media_type_is_told_how_to_be_sent() {
     let gateway = Gateway::start();
     for media_type in [
@@ -393,6 +393,14 @@ fn balancers_of_one_component_have_their_own_names_and_log_lines() {
     assert_eq!(usage.json()["usage"]["u"]["picks"], 3);
 }
 
+#[test]
+fn compilation_is_bounded_in_time_and_memory() {
+    // A component with more code than can be compiled in a second.
+    let gateway = Setup::new()
+        .arg("--balancer-compile-timeout", 1)
+        .arg("--balancer-upload", 16_384)
+        .start();
+    let refused = gateway.upload("x", long_component()).expect(400);
     let said = refused.text();
     assert!(said.contains("did not compile within 1 s"), "{said}");
     gateway.admin("GET", "/status", &[]).expect(200);

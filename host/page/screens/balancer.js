@@ -40,6 +40,7 @@ export function balancer([name], { signal }) {
         ["Release", `${row.description?.name} ${row.description?.version}`],
         ["Reads", row.description?.columns?.join(", ") || "no figures with each pick"],
         ["Exports", (row.exports ?? []).join(", ")],
+        ["Imports", (row.imports ?? []).join(", ")],
       ].map(([term, value]) => [h("dt", null, term), h("dd", null, value)]),
     );
     rowsOf(versions, list, (one) => one.id, versionRow, rows);

@@ -16,7 +16,7 @@ use crate::store::{Revision, Store, Stored, Write};
 const KIND: Kind = Kind::BalancerVersion;
 
 /// The fields that a balancer copies from its active version.
-const COPIED: [&str; 4] = ["digest", "size", "description", "exports"];
+const COPIED: [&str; 5] = ["digest", "size", "description", "exports", "imports"];
 
 /// Makes an existing version active. Returns the balancer, or none if it has changed meanwhile.
 pub(super) async fn switch(

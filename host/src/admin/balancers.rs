@@ -154,7 +154,8 @@ async fn installation(
             );
             return Ok(Vec::new());
         }
-        if known.row.get("digest") == Some(&plugin.digest.as_str().into()) {
+        let has_imports = known.row.get("imports").is_some_and(Value::is_array);
+        if known.row.get("digest") == Some(&plugin.digest.as_str().into()) && has_imports {
             return Ok(Vec::new());
         }
         for (upstream, wrong) in

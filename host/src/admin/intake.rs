@@ -296,7 +296,13 @@ pub(super) fn row(
 }
 
 fn checking() -> Row {
-    fields(json!({ "state": "checking", "reason": null, "description": null, "exports": null }))
+    fields(json!({
+        "state": "checking",
+        "reason": null,
+        "description": null,
+        "exports": null,
+        "imports": null,
+    }))
 }
 
 /// The fields of a version that its check sets.
@@ -314,6 +320,7 @@ pub(super) fn facts(checked: Result<&LoadedBalancer, &LoadError>) -> Row {
                     "columns": columns.collect::<Vec<_>>(),
                 },
                 "exports": plugin.exports,
+                "imports": plugin.imports,
             })
         }
         Err(error) => return failed(&error.to_string()),
@@ -321,7 +328,13 @@ pub(super) fn facts(checked: Result<&LoadedBalancer, &LoadError>) -> Row {
 }
 
 fn failed(reason: &str) -> Row {
-    fields(json!({ "state": "failed", "reason": reason, "description": null, "exports": null }))
+    fields(json!({
+        "state": "failed",
+        "reason": reason,
+        "description": null,
+        "exports": null,
+        "imports": null,
+    }))
 }
 
 fn fields(value: Value) -> Row {

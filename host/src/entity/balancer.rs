@@ -41,8 +41,8 @@ pub(crate) const CANARY: &[Field] = &[
 
 /// A component that chooses among the targets of an upstream. `digest` is that of its active
 /// version, `previous_digest` that of the version that was active before, and `canary` is the
-/// version that takes a share of the picks, or took one last. Size, description and exports are
-/// copied from the active version in the step that makes it active.
+/// version that takes a share of the picks, or took one last. Size, description, exports and
+/// imports are copied from the active version in the step that makes it active.
 pub static DECLARATION: Declaration = Declaration {
     endpoints: Endpoints::Own,
     unique: &[UniqueKey::of(&["name"])],
@@ -61,6 +61,8 @@ pub static DECLARATION: Declaration = Declaration {
         Field::integer("size").required(),
         Field::optional_record("description", DESCRIPTION),
         Field::array("exports", &TEXT).required(),
+        // Null for one that was stored before there was this field.
+        Field::array("imports", &TEXT),
         Field::string("previous_digest"),
         // The settings of CANARY and the outcome. Written only by the gateway.
         Field::any("canary").extension(),

@@ -31,6 +31,8 @@ pub static DECLARATION: Declaration = Declaration {
         // Null, like the exports, until the component is checked.
         Field::optional_record("description", DESCRIPTION),
         Field::array("exports", &TEXT),
+        // Null as well for one of before there was this field.
+        Field::array("imports", &TEXT),
         Field::string("state")
             .required()
             .check(&[Check::OneOf(&["checking", "ready", "failed"])]),
