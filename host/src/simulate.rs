@@ -20,6 +20,7 @@ mod source;
 mod targets;
 mod ticket;
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use crate::named::{self, Named};
 pub use replay::{Arguments as ReplayArguments, replay};
 
 use outcome::{Outcome, SAMPLES};
-use scenario::Scenario;
+use scenario::{Group, Scenario};
 
 /// Never reached: the limit of a balancer is counted in instructions, so that it is the same in
 /// each run.
@@ -163,6 +164,15 @@ pub(crate) fn shipped_scenarios() -> impl Iterator<Item = (&'static str, &'stati
 pub(crate) fn named_endpoints(scenario: &str) -> anyhow::Result<Vec<Named>> {
     let scenario = Scenario::load(scenario)?;
     Ok(scenario.named().flatten().cloned().collect())
+}
+
+/// The labels of each target of a scenario; none if no target has any.
+pub(crate) fn labels(scenario: &str) -> anyhow::Result<Vec<BTreeMap<String, String>>> {
+    let scenario = Scenario::load(scenario)?;
+    let each = |group: &Group| std::iter::repeat_n(group.labels.clone(), group.count);
+    let labels: Vec<_> = scenario.targets.iter().flat_map(each).collect();
+    let has_any = labels.iter().any(|labels| !labels.is_empty());
+    Ok(if has_any { labels } else { Vec::new() })
 }
 
 /// The format of outcomes, and where they are written.

@@ -9,6 +9,7 @@ mod suite;
 mod trial;
 mod words;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,7 +43,16 @@ pub struct Arguments {
     )]
     endpoints: Vec<Named>,
 
-    /// A scenario of `pointsman simulate` (.toml) whose named endpoints it is tried with
+    /// A label of every endpoint that it is tried with; may be given several times
+    #[arg(
+        long = "label",
+        value_name = "KEY=VALUE",
+        value_parser = label,
+        conflicts_with = "scenario"
+    )]
+    labels: Vec<(String, String)>,
+
+    /// A scenario of `pointsman simulate` (.toml) whose named endpoints, and labels of targets, it is tried with
     #[arg(long, value_name = "FILE")]
     scenario: Option<String>,
 
@@ -114,6 +124,23 @@ struct Subject {
     config: String,
     /// The endpoints that the author has named, if any: each table starts with them.
     named: Vec<Named>,
+    /// The labels of the endpoints, in turn; none for no labels.
+    labels: Vec<BTreeMap<String, String>>,
+}
+
+/// The endpoints that a component is tried with, as far as the author has described them.
+#[derive(Default)]
+struct Endpoints {
+    named: Vec<Named>,
+    labels: Vec<BTreeMap<String, String>>,
+}
+
+/// Reads a label from an argument.
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, such as zone=a".into()),
+    }
 }
 
 /// All results for a component.
@@ -139,7 +166,13 @@ pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let config = named::resolve(&arguments.config, named.iter());
     let config = config.map_err(|sentence| anyhow!(sentence))?;
     let engine = engine()?;
-    let report = words::listen(|| report(&engine, shown, &bytes, &config, &named));
+    let labels = match &arguments.scenario {
+        Some(scenario) => simulate::labels(scenario)?,
+        None if arguments.labels.is_empty() => Vec::new(),
+        None => vec![arguments.labels.iter().cloned().collect()],
+    };
+    let endpoints = Endpoints { named, labels };
+    let report = words::listen(|| report(&engine, shown, &bytes, &config, endpoints));
     super::print(&match arguments.format {
         Format::Table => report::table(&report),
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",
@@ -174,7 +207,7 @@ fn report(
     file: String,
     bytes: &[u8],
     config: &str,
-    named: &[Named],
+    endpoints: Endpoints,
 ) -> Report {
     let mut checks = Vec::new();
     let mut facts = None;
@@ -186,7 +219,8 @@ fn report(
                 engine: Arc::clone(engine),
                 plugin,
                 config: config.to_owned(),
-                named: named.to_vec(),
+                named: endpoints.named,
+                labels: endpoints.labels,
             };
             checks.extend(suite::run(&subject));
             measured = cost::measure(&subject, &mut checks);

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::trial::{Trial, Wrong, endpoint};
+use super::trial::{Trial, Wrong};
 use super::{Finding, Subject, progress, words};
 use crate::endpoint::{Endpoint, InFlight, LoadReport};
 
@@ -89,14 +89,16 @@ fn tally(trial: &mut Trial, picks: u64) -> Result<HashMap<u64, u64>, Wrong> {
 /// The outcome of a trial with refusals; none if there were none.
 fn refusals(trial: &Trial) -> Result<Option<Note>, Wrong> {
     let (refused, picks) = (trial.refused, trial.picks);
+    let statuses: Vec<String> = trial.statuses.iter().map(u16::to_string).collect();
+    let statuses = statuses.join(" or ");
     if refused == picks {
         return Err(Wrong(format!(
-            "it refused all of {picks} requests although there were endpoints: each client gets a 503"
+            "it refused all of {picks} requests although there were endpoints: each client gets a {statuses}"
         )));
     }
     Ok((refused > 0).then(|| {
         Odd(format!(
-            "it refused {refused} of {picks} requests although there were endpoints: each client gets a 503"
+            "it refused {refused} of {picks} requests although there were endpoints: each client gets a {statuses}"
         ))
     }))
 }
@@ -262,7 +264,8 @@ fn churn(trial: &mut Trial, rounds: u32) -> Result<Vec<u64>, Wrong> {
         match trial.chance.u8(0..5) {
             0 | 1 => {
                 next += 1;
-                table.push(endpoint(next, trial.chance.u32(1..=65_535)));
+                let weight = trial.chance.u32(1..=65_535);
+                table.push(trial.endpoint(next, weight));
             }
             2 if table.len() > 1 => {
                 table.swap_remove(trial.chance.usize(0..table.len()));

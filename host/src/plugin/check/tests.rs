@@ -6,7 +6,8 @@ use crate::balancer::tests::guests::guest;
 
 fn checked(component: &[u8], config: &str) -> Report {
     let engine = engine().unwrap();
-    words::listen(|| report(&engine, "x.wasm".into(), component, config, &[]))
+    let endpoints = Endpoints::default();
+    words::listen(|| report(&engine, "x.wasm".into(), component, config, endpoints))
 }
 
 /// The checks with this outcome.
@@ -87,6 +88,7 @@ fn a_balancer_over_cost_fails_and_the_bound_is_named() {
             plugin,
             config: config.into(),
             named: Vec::new(),
+            labels: Vec::new(),
         };
         let mut checks = Vec::new();
         cost::measure(&subject, &mut checks);
@@ -109,10 +111,33 @@ fn picks_that_are_seldom_over_their_cost_pass() {
         plugin,
         config: r#"{"every": 1000000, "steps": 3000000}"#.into(),
         named: Vec::new(),
+        labels: Vec::new(),
     };
     let mut checks = Vec::new();
     cost::measure(&subject, &mut checks);
     assert_eq!(checks[0].verdict, Verdict::Pass, "{checks:?}");
+}
+
+#[test]
+fn a_balancer_that_asks_for_labels_is_tried_with_them() {
+    let component = guest("labels");
+    assert!(those(&checked(&component, "{}"), Verdict::Fail).contains(&"one"));
+    let engine = engine().unwrap();
+    let zone = |name: &str| BTreeMap::from([("zone".to_owned(), name.to_owned())]);
+    let endpoints = Endpoints {
+        named: Vec::new(),
+        labels: vec![zone("a"), zone("b")],
+    };
+    let report = words::listen(|| report(&engine, "x.wasm".into(), &component, "{}", endpoints));
+    assert_eq!(those(&report, Verdict::Fail), [""; 0], "{report:?}");
+}
+
+#[test]
+fn a_label_of_the_command_line_has_a_key() {
+    assert_eq!(label("zone=a=b"), Ok(("zone".into(), "a=b".into())));
+    for wrong in ["zone", "=a"] {
+        assert!(label(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]

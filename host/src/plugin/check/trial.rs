@@ -1,6 +1,7 @@
 //! A balancer on trial: an instance of its own, simulated endpoints, and a stream of requests that
 //! is the same in every run.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -8,11 +9,14 @@ use fastrand::Rng;
 
 use super::{Subject, progress, words};
 use crate::balancer::{Balancer, Choice, ChoiceDetails, PickRequest};
-use crate::endpoint::{EndReason, Endpoint, TryNotes};
+use crate::endpoint::{EndReason, Endpoint, Labels, TryNotes};
 use crate::named::Named;
 
 /// Seed of the random numbers of each trial.
 const SEED: u64 = 1;
+
+/// The status of the answer to a request that a balancer refuses without saying another one.
+const UNAVAILABLE: u16 = 503;
 
 /// Microseconds between two requests.
 const GAP: u64 = 1000;
@@ -24,6 +28,7 @@ pub(super) struct Wrong(pub(super) String);
 pub(super) struct Trial {
     balancer: Balancer,
     named: Vec<Named>,
+    labels: Vec<BTreeMap<String, String>>,
     pub(super) chance: Rng,
     /// The table that the balancer got last.
     pub(super) table: Vec<Arc<Endpoint>>,
@@ -33,6 +38,8 @@ pub(super) struct Trial {
     pub(super) picks: u64,
     /// Requests that the balancer refused.
     pub(super) refused: u64,
+    /// The statuses that their clients would get.
+    pub(super) statuses: BTreeSet<u16>,
     /// Whether some requests are tied to an endpoint, as by a session.
     pub(super) sessions: bool,
     /// Whether tries end in every way and with every number, and not just with an answer.
@@ -48,11 +55,13 @@ impl Trial {
         let mut trial = Self {
             balancer,
             named: subject.named.clone(),
+            labels: subject.labels.clone(),
             chance: Rng::with_seed(SEED),
             table: Vec::new(),
             now: 1_000_000,
             picks: 0,
             refused: 0,
+            statuses: BTreeSet::new(),
             sessions: false,
             has_hostile_ends: false,
         };
@@ -71,16 +80,19 @@ impl Trial {
         self.fault(|| "when it was made".into())
     }
 
-    /// The endpoint of this number: the first numbers are the endpoints that the author has named.
+    /// The simulated endpoint of this number, to which no request is sent. The first numbers are the
+    /// endpoints that the author has named.
     pub(super) fn endpoint(&self, number: u32, weight: u32) -> Arc<Endpoint> {
+        let (address, host) = (address(number), format!("endpoint-{number}"));
         let named = self.named.get(number as usize);
-        match named.and_then(|named| named.id().ok()) {
-            Some(id) => {
-                let host = format!("endpoint-{number}");
-                Arc::new(Endpoint::new(id, address(number), host, weight))
-            }
-            None => endpoint(number, weight),
+        let id = named.and_then(|named| named.id().ok());
+        let id = id.unwrap_or_else(|| Endpoint::id_of(&host, address));
+        let mut endpoint = Endpoint::new(id, address, host, weight);
+        if !self.labels.is_empty() {
+            let own = &self.labels[number as usize % self.labels.len()];
+            endpoint.labels = Labels::new([], own);
         }
+        Arc::new(endpoint)
     }
 
     /// Gives the balancer a new table.
@@ -136,8 +148,10 @@ impl Trial {
                 Some(endpoint)
             }
             Choice::Empty => None,
-            Choice::Refused(_) => {
+            Choice::Refused(refusal) => {
                 self.refused += 1;
+                let status = refusal.map_or(UNAVAILABLE, |refusal| refusal.status);
+                self.statuses.insert(status);
                 None
             }
         })
@@ -194,12 +208,4 @@ impl Trial {
 
 fn address(number: u32) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + number), 80))
-}
-
-/// A simulated endpoint, to which no request is sent, by its number.
-pub(super) fn endpoint(number: u32, weight: u32) -> Arc<Endpoint> {
-    let address = address(number);
-    let host = format!("endpoint-{number}");
-    let id = Endpoint::id_of(&host, address);
-    Arc::new(Endpoint::new(id, address, host, weight))
 }
