@@ -132,7 +132,9 @@ impl EtcdJournal {
         let listed = listed.map_err(|error| format!("etcd cannot be read: {error}"))?;
         let listed = listed.ok_or(
             "etcd has no configuration below etcd_prefix any longer: what this gateway has stays in \
-             effect; restore etcd, or start the gateways with new data folders",
+             effect; restore etcd, or write the configuration to a file with `pointsman config export`, \
+             start one gateway with a new data_dir, give the consent that the others then ask for, and \
+             import the file",
         )?;
         if let Some(doubt) = self.copy.doubt(&listed, rows) {
             if listed.consent != doubt.consent {
