@@ -160,3 +160,91 @@ fn every_setting_of_help_is_in_the_readme() {
     }
     assert!(settings >= 15, "{help}");
 }
+
+#[test]
+fn settings_are_checked_without_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let checked = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_pointsman"))
+            .args(["--check", "--data-dir"])
+            .arg(&data)
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    assert_eq!(checked(&[]), (Some(0), "the settings are valid\n".into()));
+    let document = file("kong.yml", "_format_version: '3.0'\nroutes:\n- name: r\n");
+    let settings = file("p.toml", "workers = 0\nproxy_lisen = \"127.0.0.1:0\"\n");
+    for (arguments, told) in [
+        (
+            &["--config", &*settings][..],
+            &["workers", "proxy_lisen"][..],
+        ),
+        (
+            &[
+                "--ssl-cert",
+                "/none.crt",
+                "--ssl-cert-key",
+                "/none.key",
+                "--client-ssl",
+                "on",
+            ],
+            &[
+                "failed loading certificate from /none.crt",
+                "client_ssl_cert",
+            ],
+        ),
+        (
+            &["--database", "off", "--declarative-config", &document],
+            &["kong.yml: line 3: routes[0] (r): must set one of"],
+        ),
+        (
+            &["--database", "off", "--declarative-config", "/none.yml"],
+            &["cannot read /none.yml"],
+        ),
+    ] {
+        let (code, said) = checked(arguments);
+        assert_eq!(code, Some(1), "{said}");
+        for told in told {
+            assert!(said.contains(told), "{told}: {said}");
+        }
+    }
+    assert!(!data.exists());
+}
+
+#[test]
+fn the_page_for_operators_of_kong_has_every_setting() {
+    let page = include_str!("../docs/from-kong.md");
+    let help = help();
+    let flags = help.lines().filter_map(|line| {
+        let flag = line.trim_start().strip_prefix("--")?;
+        Some(flag.split_whitespace().next()?.replace('-', "_"))
+    });
+    let settings: Vec<String> = flags.filter(|name| name != "config").collect();
+    for name in &settings {
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "{name} is not on the page"
+        );
+    }
+    // What is the same has the name of a setting, and so has what a key of Kong becomes.
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let named = match cells[2] {
+            "none" => continue,
+            "the same" => cells[1],
+            other => other,
+        };
+        for name in named.split('`').skip(1).step_by(2) {
+            assert!(settings.iter().any(|known| known == name), "{name}: {row}");
+        }
+    }
+}

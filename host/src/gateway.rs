@@ -1,6 +1,7 @@
 //! Starts the parts of the gateway and shuts them down.
 
 mod access_logs;
+mod check;
 mod declarative;
 mod listeners;
 mod program;
@@ -38,6 +39,7 @@ use crate::store::{self, Store};
 use crate::stream;
 use crate::upstream::{self, Memory, Names, SessionKey};
 use access_logs::AccessLogs;
+pub use check::check;
 use listeners::AllListeners;
 use program::Program;
 use reload::Reload;
@@ -144,9 +146,9 @@ async fn serve(
         flavor: config.proxy.router_flavor,
         patterns: Arc::clone(&published.patterns),
         components: Arc::default(),
+        keeps_ids: false,
     };
     let config = Arc::new(config);
-        keeps_ids: false,
     let declarative =
         declarative::Watched::load(Arc::clone(&config), importer, Arc::clone(&loaded));
     let declarative = declarative.await?;

@@ -76,7 +76,7 @@ pub mod vault;
 
 pub use admin_token::{Arguments as AdminTokenArguments, admin_token};
 pub use config_command::{Arguments as ConfigCommand, config as config_command};
-pub use gateway::run;
+pub use gateway::{check, run};
 pub use log_level::LogLevel;
 pub use nodes::{Arguments as NodesArguments, nodes};
 pub use plugin::{Arguments as PluginCommand, plugin};

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use pointsman::config::{Config, Written, misspelt_variables};
 use pointsman::{
     AdminTokenArguments, ConfigCommand, LogFields, LogLevel, NodesArguments, PluginCommand,
-    Recording, Replay, RolloutCommand, Simulation, TopArguments, admin_token, component,
+    Recording, Replay, RolloutCommand, Simulation, TopArguments, admin_token, check, component,
     config_command, nodes, plugin, record, replay, rollout, run, simulate, top,
 };
 use tracing_subscriber::layer::SubscriberExt;
@@ -40,6 +40,10 @@ struct Cli {
 
     #[command(flatten)]
     settings: Written,
+
+    /// Checks the settings and the files that they name, and starts nothing
+    #[arg(short = 't', long)]
+    check: bool,
 }
 
 /// What the program does instead of running the gateway.
@@ -91,6 +95,14 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error),
     };
+    if cli.check {
+        let mistakes = check(&config);
+        if !mistakes.is_empty() {
+            return fail(&mistakes.join("\n"));
+        }
+        println!("the settings are valid");
+        return ExitCode::SUCCESS;
+    }
     // Files and pipes get plain text, and so does a terminal if `NO_COLOR` is set (no-color.org).
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let layer = tracing_subscriber::fmt::layer()
