@@ -199,11 +199,21 @@ impl Screen {
             .map(|lane| text(lane, "address").chars().count());
         let width = self.name_width(addresses);
         let head = fitted(&format!("TARGET of {}", printable(name)), width);
+        // On a narrow screen, health matters more than what follows from the picks of all targets.
+        let is_wide = self.columns >= WIDE;
+        let of_all = |share: &str, weight: &str| match is_wide {
+            true => format!(" {share:>7} {weight:>7}"),
+            false => String::new(),
+        };
         let mut lines = vec![(
             Style::Head,
             format!(
-                "{head} {:>9} {:>7} {:>7} {:>9} {:>9} {:>9}  HEALTH",
-                "PICKS/S", "SHARE", "WEIGHT", "IN FLIGHT", "MEAN", "ERR/S"
+                "{head} {:>9}{} {:>9} {:>9} {:>9}  HEALTH",
+                "PICKS/S",
+                of_all("SHARE", "WEIGHT"),
+                "IN FLIGHT",
+                "MEAN",
+                "ERR/S"
             ),
         )];
         let number = |lane: &Value, field: &str| lane.get(field).and_then(Value::as_f64);
@@ -212,12 +222,12 @@ impl Screen {
         for lane in lanes {
             let health = health(lane);
             let share = 100.0 * of(lane, "picks") / all.max(f64::MIN_POSITIVE);
+            let (share, weight) = (format!("{share:.1}%"), of(lane, "weight").to_string());
             let line = format!(
-                "{} {:>9} {:>6.1}% {:>7} {:>9} {:>9} {:>9}  {health}",
+                "{} {:>9}{} {:>9} {:>9} {:>9}  {health}",
                 fitted(&text(lane, "address"), width),
                 rate(of(lane, "picks")),
-                share,
-                of(lane, "weight"),
+                of_all(&share, &weight),
                 of(lane, "in_flight"),
                 millis(number(lane, "ms")),
                 rate(of(lane, "errors")),
@@ -278,6 +288,9 @@ impl Screen {
         lengths.max().unwrap_or(0).clamp(20.min(most), most)
     }
 }
+
+/// Columns of a screen on which a line of a target has all figures.
+const WIDE: usize = 96;
 
 /// Lines that a part needs at least: an empty one, its head, and a row.
 const LEAST: usize = 3;

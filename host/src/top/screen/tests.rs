@@ -77,6 +77,15 @@ fn the_keys_fit_on_a_usual_terminal() {
     assert!(keys(&overview(0)).chars().count() <= 80);
 }
 
+#[test]
+fn the_health_of_a_target_fits_on_a_usual_terminal() {
+    let lines = screen(80, 60).lines(&overview(2));
+    let of = |name: &str| lines.iter().find(|line| line.contains(name)).unwrap();
+    assert!(of("TARGET of").contains("HEALTH"), "{lines:?}");
+    assert!(of("10.0.0.1:80").contains("healthy"), "{lines:?}");
+    assert!(of("10.0.0.2:80").contains("unhealthy: status"), "{lines:?}");
+}
+
 proptest! {
     #[test]
     fn lines_fit_on_any_screen(columns in 0_usize..200, rows in 0_usize..80, upstreams in 0_usize..60) {
