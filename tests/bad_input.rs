@@ -217,6 +217,17 @@ fn a_folder_of_other_files_is_refused_and_unchanged() {
     );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 
+    // The folder of a gateway whose store was etcd.
+    let shared = tempfile::tempdir().unwrap();
+    std::fs::create_dir(shared.path().join("etcd")).unwrap();
+    std::fs::write(shared.path().join("node.id"), "x").unwrap();
+    let (status, said) = Setup::with_data(shared.path()).fail();
+    assert!(!status.success());
+    assert!(
+        said.contains("was used with the setting store = etcd"),
+        "{said}"
+    );
+
     let (status, said) = Setup::with_data(&file).fail();
     assert!(!status.success());
     assert_eq!(said.lines().count(), 1, "{said}");

@@ -200,6 +200,14 @@ fn claim(folder: &Path) -> Result<Layout, String> {
             .map_or(true, |entry| entry.file_name() != UNFINISHED)
     });
     if others.next().is_some() {
+        // The copy of what is in etcd.
+        if folder.join("etcd").is_dir() && folder.join("node.id").is_file() {
+            return Err(
+                "was used with the setting store = etcd, which is missing now: set it again, \
+                 or choose a new folder for a configuration of its own"
+                    .into(),
+            );
+        }
         return Err(
             "holds something else than Pointsman's data: choose an empty or a new folder".into(),
         );
