@@ -33,7 +33,7 @@ pub struct Pull {
     reference: String,
 
     /// File to write the component to
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long = "out", alias = "output", value_name = "FILE")]
     output: PathBuf,
 
     #[command(flatten)]
