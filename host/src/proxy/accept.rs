@@ -297,7 +297,7 @@ impl Admitted {
             Some(Ok((transport, named))) => {
                 drop(opening);
                 self.named = named;
-                return self.serve(transport).await;
+                self.serve(transport).await;
             }
             Some(Err(Refused::NotTls(socket))) => {
                 self.refuse_plain(socket).await;
