@@ -59,6 +59,8 @@ pub(crate) struct Side<S> {
     read: u64,
     /// Bytes that were written to it.
     written: u64,
+    /// Its first error.
+    failure: Option<io::ErrorKind>,
     /// The timer of the write timeout; it runs while the other end does not read.
     stuck: Option<Pin<Box<Sleep>>>,
 }
@@ -71,6 +73,7 @@ impl<S> Side<S> {
             write_timeout,
             read: 0,
             written: 0,
+            failure: None,
             stuck: None,
         }
     }
@@ -85,8 +88,21 @@ impl<S> Side<S> {
         self.written
     }
 
+    /// The kind of its first error, if it has broken.
+    pub(crate) fn failure(&self) -> Option<io::ErrorKind> {
+        self.failure
+    }
+
     fn moved(&self) {
         self.last_move.note();
+    }
+
+    /// Notes an error of its stream.
+    fn noted<T>(&mut self, outcome: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &outcome {
+            self.failure.get_or_insert(error.kind());
+        }
+        outcome
     }
 }
 
@@ -98,7 +114,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Side<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        let outcome = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
+        this.noted(outcome)?;
         this.read += (buf.filled().len() - before) as u64;
         this.moved();
         Poll::Ready(Ok(()))
@@ -116,22 +133,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Side<S> {
             this.stuck = None;
             this.written += *written.as_ref().unwrap_or(&0) as u64;
             this.moved();
-            return Poll::Ready(written);
+            return Poll::Ready(this.noted(written));
         }
         let timeout = this.write_timeout;
         let stuck = this
             .stuck
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         ready!(stuck.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        Poll::Ready(this.noted(Err(io::ErrorKind::TimedOut.into())))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let outcome = ready!(Pin::new(&mut this.stream).poll_flush(cx));
+        Poll::Ready(this.noted(outcome))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        let outcome = ready!(Pin::new(&mut this.stream).poll_shutdown(cx));
+        Poll::Ready(this.noted(outcome))
     }
 }
 
@@ -151,6 +172,7 @@ mod tests {
             outcome.map_err(|error| error.kind()),
             Err(io::ErrorKind::TimedOut)
         );
+        assert_eq!(side.failure(), Some(io::ErrorKind::TimedOut));
         let mut taken = [0; 4];
         assert!(far.read_exact(&mut taken).await.is_ok());
         assert_eq!(&taken, b"more");

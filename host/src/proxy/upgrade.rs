@@ -135,16 +135,18 @@ impl Upgrade {
                     let last_move = LastMove::now();
                     let mut endpoint = Side::new(endpoint, &last_move, write_timeout);
                     let mut client = Side::new(TokioIo::new(client), &last_move, SEND_TIMEOUT);
-                    // A broken connection is an ordinary end of a tunnel.
+                    // A broken connection is an ordinary end of a tunnel, but the balancer may
+                    // learn from it.
                     if client.write_all(&received).await.is_ok() {
                         let copied = tokio::io::copy_bidirectional(&mut client, &mut endpoint);
-                        let (why, is_broken) = tokio::select! {
-                            copied = copied => (EndReason::Complete, copied.is_err()),
-                            () = last_move.is_past(read_timeout) => (EndReason::Timeout, false),
-                            () = std::future::poll_fn(|cx| drain.poll(cx)) => (EndReason::Drained, false),
+                        let (cut_off, is_broken) = tokio::select! {
+                            copied = copied => (None, copied.is_err()),
+                            () = last_move.is_past(read_timeout) => (Some(EndReason::Timeout), false),
+                            () = std::future::poll_fn(|cx| drain.poll(cx)) => (Some(EndReason::Drained), false),
                         };
+                        let ended = || EndReason::of_tunnel(endpoint.failure(), client.failure());
                         in_flight.note_passed(received.len() as u64 + endpoint.read());
-                        in_flight.end_now(why);
+                        in_flight.end_now(cut_off.unwrap_or_else(ended));
                         // A client over HTTP/2 sees a reset as such (RFC 8441, 5).
                         if let Some(sending) = sending.filter(|_| is_broken) {
                             // What the endpoint has sent before may still be on its way to hyper, and

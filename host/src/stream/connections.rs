@@ -247,14 +247,15 @@ async fn relay(worker: &Worker, opened: Opened, record: &mut Recorder) {
     };
     let copied =
         tokio::io::copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER, BUFFER);
-    let why = tokio::select! {
-        // A broken connection is an ordinary end of a stream.
-        _ = copied => EndReason::Complete,
-        () = last_move.is_past(read_timeout) => EndReason::Timeout,
-        () = drained => EndReason::Drained,
+    let cut_off = tokio::select! {
+        // A broken connection is an ordinary end of a stream, but the balancer may learn from it.
+        _ = copied => None,
+        () = last_move.is_past(read_timeout) => Some(EndReason::Timeout),
+        () = drained => Some(EndReason::Drained),
     };
+    let ended = || EndReason::of_tunnel(endpoint.failure(), client.failure());
     in_flight.note_passed(endpoint.read());
-    in_flight.end_now(why);
+    in_flight.end_now(cut_off.unwrap_or_else(ended));
     worker.figures.pass(client.read(), client.written());
     (record.from_client, record.to_client) = (client.read(), client.written());
     (record.from_endpoint, record.to_endpoint) = (endpoint.read(), endpoint.written());

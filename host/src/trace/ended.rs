@@ -1,9 +1,11 @@
 //! How a try has ended, as the balancer that picked its endpoint is told, and as a trace has it.
 
+use std::io::ErrorKind;
+
 /// Why a try ended; see `outcome` in `wit/balancer.wit`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EndReason {
-    /// The response came in full, or a stream was closed by one side.
+    /// The response came in full, or a stream or WebSocket was closed by one side.
     #[default]
     Complete,
     /// The gateway repeats the request in place of passing the response on.
@@ -31,6 +33,17 @@ impl EndReason {
         Self::Drained,
         Self::Unsent,
     ];
+
+    /// Of a tunnel that bytes no longer pass through, by the errors of both sides.
+    pub(crate) fn of_tunnel(endpoint: Option<ErrorKind>, client: Option<ErrorKind>) -> Self {
+        match (endpoint, client) {
+            (None, None) => Self::Complete,
+            // It did not read what it was sent.
+            (Some(ErrorKind::TimedOut), _) => Self::Timeout,
+            (Some(_), _) => Self::Broken,
+            (None, Some(_)) => Self::Client,
+        }
+    }
 
     /// Its name in the contract.
     pub fn name(self) -> &'static str {
