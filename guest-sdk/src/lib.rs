@@ -59,6 +59,7 @@
 //! - [`prefix`]: prompts in bodies, and which endpoints had their beginnings lately.
 //! - [`refuse`]: the status and `Retry-After` with which a request is refused.
 //! - [`Balancer::try_ended`] and [`tag`]: what came of each pick, for balancers that learn from it.
+//! - [`settings!`]: the settings of a balancer, declared once: their type and their JSON Schema.
 //! - [`tries`]: what came of the earlier tries of a request, for its retries.
 //! - [`log`]: log lines for operators, with [`info!`] and similar macros.
 //! - [`Balancer::save`] and [`Balancer::restore`]: a balancer keeps what it has learnt through an
@@ -76,6 +77,7 @@ mod prefix_index;
 mod prefix_saved;
 mod prefix_text;
 mod refusal;
+pub mod settings;
 pub mod tries;
 mod weighted;
 mod zones;
@@ -96,8 +98,9 @@ pub use bindings::exports::pointsman::balancer::policy::{Endpoint, Request};
 /// [`endpoints_changed`](Self::endpoints_changed) at least once, and then calls
 /// [`pick`](Self::pick).
 pub trait Balancer: Default {
-    /// JSON Schema of the upstream's settings for this balancer. The gateway refuses settings that
-    /// do not match it, before the balancer gets them. The default allows no settings.
+    /// JSON Schema of the upstream's settings for this balancer, such as [`settings!`] makes. The
+    /// gateway refuses settings that do not match it, before the balancer gets them. The default
+    /// allows no settings.
     const CONFIG_SCHEMA: &'static str = r#"{"type":"object","additionalProperties":false}"#;
 
     /// The load columns that [`pick`](Self::pick) reads. To read a column that is not named here

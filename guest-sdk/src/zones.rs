@@ -47,51 +47,6 @@ struct Split<T> {
     weight: f64,
 }
 
-/// The settings `prefer` and `spill_at`, as properties of a JSON Schema.
-///
-/// ```
-/// const SCHEMA: &str = concat!(
-///     r#"{"type":"object","properties":{"#, guest_sdk::zone_properties!(), r#"},"additionalProperties":false}"#
-/// );
-/// ```
-#[macro_export]
-macro_rules! zone_properties {
-    () => {
-        r#""prefer": {
-                "type": "string",
-                "description": "A label such as zone:a: its endpoints get all requests while there are any, unless there is a spill_at"
-            },
-            "spill_at": {
-                "type": "number", "exclusiveMinimum": 0,
-                "description": "Requests in flight at the preferred endpoint from which on a request goes to another endpoint that has fewer; counted for an endpoint of mean weight"
-            }"#
-    };
-}
-
-/// Configures [`Zones`] by a configuration whose only settings are `prefer` and `spill_at`. Its error is
-/// a sentence for the operator. The crate needs `serde`, with its derive macros, and `serde_json`.
-///
-/// ```ignore
-/// fn configure(&mut self, config: &str) -> Result<(), String> {
-///     guest_sdk::configure_zones!(self.0, config)
-/// }
-/// ```
-#[macro_export]
-macro_rules! configure_zones {
-    ($zones:expr, $config:expr) => {{
-        #[derive(::serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Settings {
-            prefer: Option<String>,
-            spill_at: Option<f64>,
-        }
-        let settings: Result<Settings, _> = ::serde_json::from_str($config);
-        settings
-            .map_err(|error| error.to_string())
-            .and_then(|settings| $zones.configure(settings.prefer.as_deref(), settings.spill_at))
-    }};
-}
-
 impl<T: Default> Zones<T> {
     /// Sets the label of the preferred endpoints, such as `zone:a`, and how many requests in flight
     /// a preferred endpoint has when a request may go to another one. Without a label no endpoint

@@ -1,5 +1,12 @@
 use guest_sdk::{Balancer, Endpoints, Entropy, Request};
 
+guest_sdk::settings! {
+    struct Settings {
+        /// The preferred zone
+        zone: String;
+    }
+}
+
 /// Draws an endpoint of the preferred zone; one of any zone if there is none there.
 #[derive(Default)]
 struct ZoneFirst {
@@ -8,20 +15,16 @@ struct ZoneFirst {
 }
 
 impl Balancer for ZoneFirst {
-    const CONFIG_SCHEMA: &'static str = r#"{"type": "object", "required": ["zone"],
-        "properties": {"zone": {"type": "string"}}, "additionalProperties": false}"#;
+    const CONFIG_SCHEMA: &'static str = Settings::SCHEMA;
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
-        let config: serde_json::Value = serde_json::from_str(config).map_err(|e| e.to_string())?;
-        self.zone = config["zone"].as_str().ok_or("zone must be a text")?.into();
+        self.zone = Settings::read(config)?.zone;
         Ok(())
     }
 
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {
-        let zone = Some(self.zone.clone());
-        self.positions = (0..endpoints.len()).collect();
-        self.positions
-            .retain(|position| endpoints.label(*position, "zone") == zone);
+        let is_near = |at: &usize| endpoints.label(*at, "zone").as_ref() == Some(&self.zone);
+        self.positions = (0..endpoints.len()).filter(is_near).collect();
         if self.positions.is_empty() {
             self.positions = (0..endpoints.len()).collect();
         }

@@ -35,6 +35,7 @@ pub(super) const SOURCES: &[(&str, &str)] = sources![
     "prefix_saved.rs",
     "prefix_text.rs",
     "refusal.rs",
+    "settings.rs",
     "tests.rs",
     "tries.rs",
     "weighted.rs",
@@ -121,6 +122,7 @@ mod tests {
             section.keys().cloned().collect()
         };
         assert_eq!(names("dependencies"), ["wit-bindgen"]);
-        assert_eq!(names("dev-dependencies"), ["proptest"]);
+        let for_tests = ["proptest", "serde", "serde_json"];
+        assert_eq!(names("dev-dependencies"), for_tests);
     }
 }

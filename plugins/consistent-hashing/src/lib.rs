@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use guest_sdk::{Balancer, Endpoint, Endpoints, Request, mix};
-use serde::Deserialize;
 
 /// An endpoint of median weight has one point for this many slots, and at least [`LEAST`] points.
 const SLOTS: u64 = 10;
@@ -64,32 +63,20 @@ struct Owner {
     points: u32,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Options {
-    slots: u32,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { slots: 10_000 }
+guest_sdk::settings! {
+    /// What operators may set.
+    struct Options {
+        /// An endpoint of median weight has a point for every 10 of them, and 160 at least; the
+        /// upstream's field slots unless set here
+        slots: u32 = 10_000, "minimum": 10, "maximum": 65_536;
     }
 }
 
 impl Balancer for Ring {
-    const CONFIG_SCHEMA: &'static str = r#"{
-        "type": "object",
-        "properties": {
-            "slots": {
-                "type": "integer", "minimum": 10, "maximum": 65536, "default": 10000,
-                "description": "An endpoint of median weight has a point for every 10 of them, and 160 at least; the upstream's field slots unless set here"
-            }
-        },
-        "additionalProperties": false
-    }"#;
+    const CONFIG_SCHEMA: &'static str = Options::SCHEMA;
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
-        self.options = serde_json::from_str(config).map_err(|error| error.to_string())?;
+        self.options = Options::read(config)?;
         Ok(())
     }
 

@@ -33,21 +33,18 @@ fn choose(lottery: &Lottery, entropy: &mut Entropy, endpoints: &Endpoints) -> Op
     Some(if less { second } else { first })
 }
 
+guest_sdk::settings! {
+    /// What operators may set.
+    struct Options {} with zones
+}
+
 impl Balancer for PeakEwma {
-    const CONFIG_SCHEMA: &'static str = concat!(
-        r#"{
-        "type": "object",
-        "properties": {
-            "#,
-        guest_sdk::zone_properties!(),
-        r#"
-        },
-        "additionalProperties": false
-    }"#
-    );
+    const CONFIG_SCHEMA: &'static str = Options::SCHEMA;
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
-        guest_sdk::configure_zones!(self.0, config)
+        let options = Options::read(config)?;
+        self.0
+            .configure(options.prefer.as_deref(), options.spill_at)
     }
 
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {

@@ -48,21 +48,18 @@ struct Rank {
     turn: u64,
 }
 
+guest_sdk::settings! {
+    /// What operators may set.
+    struct Options {} with zones
+}
+
 impl Balancer for LeastConnections {
-    const CONFIG_SCHEMA: &'static str = concat!(
-        r#"{
-        "type": "object",
-        "properties": {
-            "#,
-        guest_sdk::zone_properties!(),
-        r#"
-        },
-        "additionalProperties": false
-    }"#
-    );
+    const CONFIG_SCHEMA: &'static str = Options::SCHEMA;
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
-        guest_sdk::configure_zones!(self.zones, config)
+        let options = Options::read(config)?;
+        self.zones
+            .configure(options.prefer.as_deref(), options.spill_at)
     }
 
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {

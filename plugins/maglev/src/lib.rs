@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use guest_sdk::{Balancer, Endpoint, Endpoints, Request, mix};
-use serde::Deserialize;
 
 /// Looks up the key in the table.
 #[derive(Debug, Default)]
@@ -14,32 +13,19 @@ pub struct Maglev {
     table: Vec<u32>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Options {
-    table_size: u32,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { table_size: 65_537 }
+guest_sdk::settings! {
+    /// What operators may set.
+    struct Options {
+        /// Places in the table, a prime; a hundred for each endpoint keep shares within 1 %
+        table_size: u32 = 65_537, "minimum": 2, "maximum": 5_000_011;
     }
 }
 
 impl Balancer for Maglev {
-    const CONFIG_SCHEMA: &'static str = r#"{
-        "type": "object",
-        "properties": {
-            "table_size": {
-                "type": "integer", "minimum": 2, "maximum": 5000011, "default": 65537,
-                "description": "Places in the table, a prime; a hundred for each endpoint keep shares within 1 %"
-            }
-        },
-        "additionalProperties": false
-    }"#;
+    const CONFIG_SCHEMA: &'static str = Options::SCHEMA;
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
-        self.options = serde_json::from_str(config).map_err(|error| error.to_string())?;
+        self.options = Options::read(config)?;
         let size = self.options.table_size;
         if !is_prime(size) || size > 5_000_011 {
             return Err(format!(

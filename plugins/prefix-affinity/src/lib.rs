@@ -3,7 +3,6 @@
 
 use guest_sdk::prefix::{HOLDERS, Memory, of_path, thinned};
 use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request, facts};
-use serde::Deserialize;
 
 /// The search for a fit endpoint with a matching prefix stops after this many that are not fit.
 const ASKED: usize = 2 * HOLDERS;
@@ -34,64 +33,33 @@ struct Seen {
     full: bool,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Options {
-    block_size: usize,
-    max_blocks: usize,
-    capacity: usize,
-    balance_factor: f64,
-    max_queue: u32,
-    max_load: Option<f64>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            block_size: 64,
-            max_blocks: 4096,
-            capacity: 131_072,
-            balance_factor: 1.5,
-            max_queue: 20,
-            max_load: None,
-        }
+guest_sdk::settings! {
+    /// What operators may set.
+    struct Options {
+        /// Bytes of a block of a prompt; as many as a block of the servers' caches has, or less
+        block_size: usize = 64, "minimum": 1, "maximum": 4096;
+        /// Blocks of a request, or segments of a path, that are compared at most
+        max_blocks: usize = 4096, "minimum": 1, "maximum": 16_384;
+        /// Pairs of a block and an endpoint that are remembered, 32 bytes each: about as many
+        /// blocks as all caches hold
+        capacity: usize = 131_072, "minimum": 0, "maximum": 4_194_304;
+        /// Requests in flight, in means of all endpoints for their weight, from which on an
+        /// endpoint gets none for what it has cached
+        balance_factor: f64 = 1.5, "minimum": 1, "maximum": 1000;
+        /// Requests that wait inside of an endpoint, as it reports, above which it gets none for
+        /// what it has cached
+        max_queue: u32 = 20, "minimum": 0, "maximum": 4_294_967_295;
+        /// The same for what it does of what it can do, as it reports; without it, that does not
+        /// count
+        max_load: Option<f64>, "minimum": 0, "maximum": 100;
     }
 }
 
 impl Balancer for PrefixAffinity {
-    const CONFIG_SCHEMA: &'static str = r#"{
-        "type": "object",
-        "properties": {
-            "block_size": {
-                "type": "integer", "minimum": 1, "maximum": 4096, "default": 64,
-                "description": "Bytes of a block of a prompt; as many as a block of the servers' caches has, or less"
-            },
-            "max_blocks": {
-                "type": "integer", "minimum": 1, "maximum": 16384, "default": 4096,
-                "description": "Blocks of a request, or segments of a path, that are compared at most"
-            },
-            "capacity": {
-                "type": "integer", "minimum": 0, "maximum": 4194304, "default": 131072,
-                "description": "Pairs of a block and an endpoint that are remembered, 32 bytes each: about as many blocks as all caches hold"
-            },
-            "balance_factor": {
-                "type": "number", "minimum": 1, "maximum": 1000, "default": 1.5,
-                "description": "Requests in flight, in means of all endpoints for their weight, from which on an endpoint gets none for what it has cached"
-            },
-            "max_queue": {
-                "type": "integer", "minimum": 0, "maximum": 4294967295, "default": 20,
-                "description": "Requests that wait inside of an endpoint, as it reports, above which it gets none for what it has cached"
-            },
-            "max_load": {
-                "type": "number", "minimum": 0, "maximum": 100,
-                "description": "The same for what it does of what it can do, as it reports; without it, that does not count"
-            }
-        },
-        "additionalProperties": false
-    }"#;
+    const CONFIG_SCHEMA: &'static str = Options::SCHEMA;
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
-        self.options = serde_json::from_str(config).map_err(|error| error.to_string())?;
+        self.options = Options::read(config)?;
         self.index = Memory::new(self.options.capacity, self.options.block_size);
         Ok(())
     }

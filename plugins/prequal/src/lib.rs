@@ -5,7 +5,6 @@ mod pool;
 mod window;
 
 use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request, Zones};
-use serde::Deserialize;
 
 use pool::{Pool, Probe};
 use window::Window;
@@ -44,73 +43,31 @@ struct Seen {
     full: bool,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Options {
-    pool_size: usize,
-    probes: u32,
-    max_uses: u32,
-    max_age_ms: u64,
-    hot_quantile: f64,
-    hot_load: Option<f64>,
-    prefer: Option<String>,
-    spill_at: Option<f64>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            pool_size: 16,
-            probes: 2,
-            max_uses: 3,
-            max_age_ms: 1000,
-            hot_quantile: 0.84,
-            hot_load: None,
-            prefer: None,
-            spill_at: None,
-        }
-    }
+guest_sdk::settings! {
+    /// What operators may set.
+    struct Options {
+        /// Endpoints to choose from at a time
+        pool_size: usize = 16, "minimum": 2, "maximum": 128;
+        /// Endpoints that every pick looks at anew
+        probes: u32 = 2, "minimum": 1, "maximum": 16;
+        /// Picks that one look may serve
+        max_uses: u32 = 3, "minimum": 1, "maximum": 1000;
+        /// How long a look is believed, in milliseconds
+        max_age_ms: u64 = 1000, "minimum": 1, "maximum": 60_000;
+        /// Endpoints with more in flight than this share of what was seen lately are hot; with 0
+        /// all are chosen by load, with 1 all by latency
+        hot_quantile: f64 = 0.84, "minimum": 0, "maximum": 1;
+        /// Endpoints that report more than this share of what they can do are hot as well; without
+        /// it, reports are not read
+        hot_load: Option<f64>, "exclusiveMinimum": 0, "maximum": 100;
+    } with zones
 }
 
 impl Balancer for Prequal {
-    const CONFIG_SCHEMA: &'static str = concat!(
-        r#"{
-        "type": "object",
-        "properties": {
-            "pool_size": {
-                "type": "integer", "minimum": 2, "maximum": 128, "default": 16,
-                "description": "Endpoints to choose from at a time"
-            },
-            "probes": {
-                "type": "integer", "minimum": 1, "maximum": 16, "default": 2,
-                "description": "Endpoints that every pick looks at anew"
-            },
-            "max_uses": {
-                "type": "integer", "minimum": 1, "maximum": 1000, "default": 3,
-                "description": "Picks that one look may serve"
-            },
-            "max_age_ms": {
-                "type": "integer", "minimum": 1, "maximum": 60000, "default": 1000,
-                "description": "How long a look is believed, in milliseconds"
-            },
-            "hot_quantile": {
-                "type": "number", "minimum": 0, "maximum": 1, "default": 0.84,
-                "description": "Endpoints with more in flight than this share of what was seen lately are hot; with 0 all are chosen by load, with 1 all by latency"
-            },
-            "hot_load": {
-                "type": "number", "exclusiveMinimum": 0, "maximum": 100,
-                "description": "Endpoints that report more than this share of what they can do are hot as well; without it, reports are not read"
-            },
-            "#,
-        guest_sdk::zone_properties!(),
-        r#"
-        },
-        "additionalProperties": false
-    }"#
-    );
+    const CONFIG_SCHEMA: &'static str = Options::SCHEMA;
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
-        self.options = serde_json::from_str(config).map_err(|error| error.to_string())?;
+        self.options = Options::read(config)?;
         let prefer = self.options.prefer.as_deref();
         self.zones.configure(prefer, self.options.spill_at)
     }

@@ -3,7 +3,6 @@
 
 use guest_sdk::prefix::{Memory, blocks_of, thinned};
 use guest_sdk::{Balancer, Column, Endpoints, Entropy, Lottery, Request, Weighted, facts};
-use serde::Deserialize;
 
 /// The members of a body that limit the tokens of the answer.
 const LIMITS: [&str; 3] = [
@@ -31,70 +30,34 @@ struct Asked {
     hashes: Vec<u64>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Options {
-    bytes_per_token: f64,
-    tokens_header: Option<String>,
-    answer_tokens: u32,
-    answer_weight: f64,
-    choices: usize,
-    block_size: usize,
-    capacity: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            bytes_per_token: 4.0,
-            tokens_header: None,
-            answer_tokens: 256,
-            answer_weight: 1.0,
-            choices: 8,
-            block_size: 64,
-            capacity: 131_072,
-        }
+guest_sdk::settings! {
+    /// What operators may set.
+    struct Options {
+        /// Bytes of a prompt for each token
+        bytes_per_token: f64 = 4.0, "minimum": 0.25, "maximum": 64;
+        /// A header of requests whose value is the number of tokens of the prompt; it is estimated
+        /// for requests without it
+        tokens_header: Option<String>, "minLength": 1, "maxLength": 256;
+        /// Tokens of an answer, unless the request limits it to fewer
+        answer_tokens: u32 = 256, "minimum": 0, "maximum": 1_000_000;
+        /// What a token of an answer counts beside one of a prompt
+        answer_weight: f64 = 1.0, "minimum": 0, "maximum": 1000;
+        /// Endpoints that are compared: all if there are no more, otherwise as many drawn by
+        /// weight, and as many that have the beginning of the prompt
+        choices: usize = 8, "minimum": 2, "maximum": 64;
+        /// Bytes of a block of a prompt; as many as a block of the servers' caches has, or less
+        block_size: usize = 64, "minimum": 1, "maximum": 4096;
+        /// Pairs of a block and an endpoint that are remembered, 32 bytes each: about as many
+        /// blocks as all caches hold; 0 if the servers cache nothing
+        capacity: usize = 131_072, "minimum": 0, "maximum": 4_194_304;
     }
 }
 
 impl Balancer for TokenLoad {
-    const CONFIG_SCHEMA: &'static str = r#"{
-        "type": "object",
-        "properties": {
-            "bytes_per_token": {
-                "type": "number", "minimum": 0.25, "maximum": 64, "default": 4,
-                "description": "Bytes of a prompt for each token"
-            },
-            "tokens_header": {
-                "type": "string", "minLength": 1, "maxLength": 256,
-                "description": "A header of requests whose value is the number of tokens of the prompt; it is estimated for requests without it"
-            },
-            "answer_tokens": {
-                "type": "integer", "minimum": 0, "maximum": 1000000, "default": 256,
-                "description": "Tokens of an answer, unless the request limits it to fewer"
-            },
-            "answer_weight": {
-                "type": "number", "minimum": 0, "maximum": 1000, "default": 1,
-                "description": "What a token of an answer counts beside one of a prompt"
-            },
-            "choices": {
-                "type": "integer", "minimum": 2, "maximum": 64, "default": 8,
-                "description": "Endpoints that are compared: all if there are no more, otherwise as many drawn by weight, and as many that have the beginning of the prompt"
-            },
-            "block_size": {
-                "type": "integer", "minimum": 1, "maximum": 4096, "default": 64,
-                "description": "Bytes of a block of a prompt; as many as a block of the servers' caches has, or less"
-            },
-            "capacity": {
-                "type": "integer", "minimum": 0, "maximum": 4194304, "default": 131072,
-                "description": "Pairs of a block and an endpoint that are remembered, 32 bytes each: about as many blocks as all caches hold; 0 if the servers cache nothing"
-            }
-        },
-        "additionalProperties": false
-    }"#;
+    const CONFIG_SCHEMA: &'static str = Options::SCHEMA;
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
-        self.options = serde_json::from_str(config).map_err(|error| error.to_string())?;
+        self.options = Options::read(config)?;
         self.memory = Memory::new(self.options.capacity, self.options.block_size);
         Ok(())
     }

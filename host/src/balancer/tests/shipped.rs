@@ -1,11 +1,50 @@
 //! The laws of every balancer that ships, tested with its component.
 
+use serde_json::{Value, json};
+
 use super::*;
 
 fn of_shipped(engine: &Arc<Engine>, name: &str) -> Balancer {
     let shipped = SHIPPED.iter().find(|shipped| shipped.name == name).unwrap();
     let plugin = engine.load_trusted(shipped.component).unwrap();
     Balancer::new(Arc::clone(engine), "u", plugin, "{}".into())
+}
+
+/// Settings of upstreams are stored, and have to stay valid with the next release. A change here is
+/// one for operators.
+#[test]
+fn every_shipped_balancer_has_the_settings_that_it_had() {
+    let known: Value = serde_json::from_str(include_str!("schemas.json")).unwrap();
+    let (_folder, engine) = shared_engine();
+    for Shipped {
+        name, component, ..
+    } in SHIPPED
+    {
+        let plugin = engine.load_trusted(component).unwrap();
+        let mut schema = plugin.config_schema.clone();
+        // A list without names says nothing.
+        if schema["required"] == json!([]) {
+            schema.as_object_mut().unwrap().remove("required");
+        }
+        let nothing = json!({"type": "object", "additionalProperties": false});
+        let expected = known.get(*name).unwrap_or(&nothing);
+        assert_eq!(with_floats(&schema), with_floats(expected), "{name}");
+    }
+}
+
+/// A schema with all its numbers as floats: 4 and 4.0 are the same.
+fn with_floats(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => json!(number.as_f64()),
+        Value::Array(all) => all.iter().map(with_floats).collect(),
+        Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| (name.clone(), with_floats(value)));
+            Value::Object(fields.collect())
+        }
+        other => other.clone(),
+    }
 }
 
 fn table(length: usize) -> Arc<[Arc<Endpoint>]> {

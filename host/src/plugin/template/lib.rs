@@ -3,20 +3,15 @@
 use std::collections::HashMap;
 
 use guest_sdk::{Balancer, Column, Endpoints, Request};
-use serde::Deserialize;
 
-/// The settings in `pointsman.balancer_config` of an upstream.
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Settings {
-    /// Requests in flight that an endpoint may have, in percent of its share of all. An endpoint with
-    /// more is skipped. At least 100, so that there always is an endpoint that is not skipped.
-    limit: u32,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { limit: 150 }
+guest_sdk::settings! {
+    /// The settings in `pointsman.balancer_config` of an upstream. Operators are shown what is said
+    /// about each; the gateway checks what they set.
+    struct Settings {
+        /// Requests in flight that an endpoint may have, in percent of its share of all. An
+        /// endpoint with more is skipped. At least 100, so that there always is one that is not
+        /// skipped.
+        limit: u32 = 150, "minimum": 100, "maximum": 100_000;
     }
 }
 
@@ -33,26 +28,13 @@ struct Turns {
 }
 
 impl Balancer for Turns {
-    /// The gateway checks settings against it before it calls `configure`.
-    const CONFIG_SCHEMA: &'static str = r#"{
-        "type": "object",
-        "properties": {
-            "limit": {
-                "type": "integer",
-                "minimum": 100,
-                "maximum": 100000,
-                "default": 150,
-                "description": "requests in flight that an endpoint may have, in percent of its share"
-            }
-        },
-        "additionalProperties": false
-    }"#;
+    const CONFIG_SCHEMA: &'static str = Settings::SCHEMA;
 
     /// The load columns that `pick` reads. A balancer without any is cheaper.
     const COLUMNS: &'static [Column] = &[Column::InFlight];
 
     fn configure(&mut self, config: &str) -> Result<(), String> {
-        self.settings = serde_json::from_str(config).map_err(|error| error.to_string())?;
+        self.settings = Settings::read(config)?;
         Ok(())
     }
 

@@ -1,0 +1,539 @@
+//! Settings of a balancer, declared once: what operators may set, what each setting is for, and its
+//! default. [`settings!`](crate::settings!) makes the type and the JSON Schema of it, when the
+//! balancer is compiled.
+
+/// A type that a setting can have.
+pub trait Setting: Sized {
+    /// How a default is written.
+    type Literal;
+
+    /// The keywords of its schema.
+    #[doc(hidden)]
+    const PARTS: &'static [Part];
+
+    /// Whether a setting without a default may be left out.
+    const IS_OPTIONAL: bool = false;
+
+    /// The setting that has no default and is left out; none if it must not be.
+    fn absent() -> Option<Self> {
+        None
+    }
+
+    /// Whether a default is text.
+    const IS_TEXT: bool = false;
+
+    /// The setting of a default.
+    fn of(literal: Self::Literal) -> Self;
+}
+
+macro_rules! setting {
+    ($name:literal: $($of:ty),*) => {
+        $(impl Setting for $of {
+            type Literal = Self;
+            const PARTS: &'static [Part] = &[Part::Json(concat!("\"type\":\"", $name, "\""))];
+
+            fn of(literal: Self) -> Self {
+                literal
+            }
+        })*
+    };
+}
+
+setting!("integer": u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
+setting!("number": f32, f64);
+setting!("boolean": bool);
+
+impl Setting for String {
+    type Literal = &'static str;
+    const PARTS: &'static [Part] = &[Part::Json("\"type\":\"string\"")];
+    const IS_TEXT: bool = true;
+
+    fn of(literal: &'static str) -> Self {
+        literal.into()
+    }
+}
+
+impl<T: Setting> Setting for Option<T> {
+    type Literal = T::Literal;
+    const PARTS: &'static [Part] = T::PARTS;
+    const IS_OPTIONAL: bool = true;
+    const IS_TEXT: bool = T::IS_TEXT;
+
+    fn absent() -> Option<Self> {
+        Some(None)
+    }
+
+    fn of(literal: T::Literal) -> Self {
+        Some(T::of(literal))
+    }
+}
+
+impl<T: Setting> Setting for Vec<T> {
+    /// A list has no default but the empty one.
+    type Literal = std::convert::Infallible;
+    const PARTS: &'static [Part] = &[
+        Part::Json("\"type\":\"array\",\"items\":{"),
+        Part::Parts(T::PARTS),
+        Part::Json("}"),
+    ];
+    const IS_OPTIONAL: bool = true;
+
+    fn absent() -> Option<Self> {
+        Some(Vec::new())
+    }
+
+    fn of(literal: Self::Literal) -> Self {
+        match literal {}
+    }
+}
+
+/// Declares the settings of a balancer: a type that is read from the JSON of the settings, and its
+/// JSON Schema. The crate needs `serde`, with its derive macros, and `serde_json`.
+///
+/// Each setting has a doc comment, which operators are shown, a type, and as needed a default and
+/// keywords of [JSON Schema](https://json-schema.org/understanding-json-schema/reference). Types
+/// are integers, floats, `bool`, `String`, `Vec` and `Option` of these, and types that this macro
+/// has declared. A setting that is an `Option` or a `Vec` may be left out, and so may one with a
+/// default; any other one is required. `Options::read` reads settings, and `Options::SCHEMA` is the
+/// schema.
+///
+/// ```ignore
+/// guest_sdk::settings! {
+///     /// What operators may set.
+///     struct Options {
+///         /// Endpoints to choose from at a time
+///         choices: usize = 2, "minimum": 2, "maximum": 64;
+///         /// A header that names the endpoint
+///         header: Option<String>, "minLength": 1;
+///     }
+/// }
+///
+/// impl Balancer for Mine {
+///     const CONFIG_SCHEMA: &'static str = Options::SCHEMA;
+///
+///     fn configure(&mut self, config: &str) -> Result<(), String> {
+///         self.options = Options::read(config)?;
+///         Ok(())
+///     }
+///     // …
+/// }
+/// ```
+///
+/// `struct Options { … } with zones` has the settings `prefer` and `spill_at` as well, for
+/// [`Zones::configure`](crate::Zones::configure).
+#[macro_export]
+macro_rules! settings {
+    ($(#[$meta:meta])* $visible:vis struct $name:ident { $($fields:tt)* } with zones) => {
+        $crate::settings! {
+            $(#[$meta])*
+            $visible struct $name {
+                $($fields)*
+                /// A label such as zone:a: its endpoints get all requests while there are any,
+                /// unless there is a spill_at
+                prefer: Option<String>;
+                /// Requests in flight at the preferred endpoint from which on a request goes to
+                /// another endpoint that has fewer; counted for an endpoint of mean weight
+                spill_at: Option<f64>, "exclusiveMinimum": 0;
+            }
+        }
+    };
+    ($(#[$meta:meta])* $visible:vis struct $name:ident {
+        $($(#[doc = $about:literal])* $field:ident: $of:ty $(= $preset:literal)? $(, $keyword:literal: $value:expr)*;)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        $visible struct $name {
+            $($(#[doc = $about])* $field: $of,)*
+        }
+
+        impl ::std::default::Default for $name {
+            fn default() -> Self {
+                Self {
+                    $($field: $crate::__setting!(default $of $(, $preset)?),)*
+                }
+            }
+        }
+
+        impl<'de> ::serde::Deserialize<'de> for $name {
+            fn deserialize<D: ::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> ::std::result::Result<Self, D::Error> {
+                #[derive(::serde::Deserialize)]
+                #[serde(deny_unknown_fields)]
+                struct Given {
+                    $($field: ::std::option::Option<$of>,)*
+                }
+                let given = <Given as ::serde::Deserialize>::deserialize(deserializer)?;
+                ::std::result::Result::Ok(Self {
+                    $($field: match given.$field {
+                        ::std::option::Option::Some(given) => given,
+                        ::std::option::Option::None => {
+                            let absent: ::std::option::Option<$of> =
+                                $crate::__setting!(absent $of $(, $preset)?);
+                            absent.ok_or_else(|| {
+                                <D::Error as ::serde::de::Error>::missing_field(
+                                    ::std::stringify!($field),
+                                )
+                            })?
+                        }
+                    },)*
+                })
+            }
+        }
+
+        impl $crate::settings::Setting for $name {
+            type Literal = ::std::convert::Infallible;
+            const PARTS: &'static [$crate::settings::Part] = &[
+                $crate::settings::Part::Json("\"type\":\"object\",\"properties\":{"),
+                $(
+                    $crate::settings::Part::Next,
+                    $crate::settings::Part::Name(::std::stringify!($field)),
+                    $crate::settings::Part::Json(":{"),
+                    $crate::settings::Part::Parts(<$of as $crate::settings::Setting>::PARTS),
+                    $(
+                        $crate::settings::Part::Json(::std::concat!(",", ::std::stringify!($keyword), ":")),
+                        $crate::settings::Part::Value(::std::stringify!($value)),
+                    )*
+                    $($crate::settings::Part::Preset {
+                        text: ::std::concat!($preset),
+                        is_quoted: <$of as $crate::settings::Setting>::IS_TEXT,
+                    },)?
+                    $crate::settings::Part::About(&[$($about),*]),
+                    $crate::settings::Part::Json("}"),
+                )*
+                $crate::settings::Part::Json("},\"required\":["),
+                $($crate::settings::Part::Required {
+                    name: ::std::stringify!($field),
+                    is: !(<$of as $crate::settings::Setting>::IS_OPTIONAL
+                        $(|| !::std::stringify!($preset).is_empty())?),
+                },)*
+                $crate::settings::Part::Json("],\"additionalProperties\":false"),
+            ];
+
+            fn of(literal: Self::Literal) -> Self {
+                match literal {}
+            }
+        }
+
+        #[allow(dead_code, reason = "what is a part of other settings needs none of this")]
+        impl $name {
+            /// The JSON Schema of the settings.
+            $visible const SCHEMA: &'static str = {
+                const SCHEMA: &[$crate::settings::Part] = &[
+                    $crate::settings::Part::Json("{"),
+                    $crate::settings::Part::Parts(<$name as $crate::settings::Setting>::PARTS),
+                    $crate::settings::Part::Json("}"),
+                ];
+                const BYTES: [u8; $crate::settings::length(SCHEMA)] = $crate::settings::bytes(SCHEMA);
+                $crate::settings::text(&BYTES)
+            };
+
+            /// Reads settings. An error is a sentence for the operator.
+            $visible fn read(config: &str) -> ::std::result::Result<Self, ::std::string::String> {
+                ::serde_json::from_str(config)
+                    .map_err(|error| ::std::string::ToString::to_string(&error))
+            }
+        }
+    };
+}
+
+/// What a setting is that is left out.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __setting {
+    (default $of:ty) => {
+        ::std::default::Default::default()
+    };
+    (default $of:ty, $preset:literal) => {
+        <$of as $crate::settings::Setting>::of($preset)
+    };
+    (absent $of:ty) => {
+        <$of as $crate::settings::Setting>::absent()
+    };
+    (absent $of:ty, $preset:literal) => {
+        ::std::option::Option::Some(<$of as $crate::settings::Setting>::of($preset))
+    };
+}
+
+/// A part of the text of a schema.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub enum Part {
+    /// Text as it is.
+    Json(&'static str),
+    /// Parts in their order.
+    Parts(&'static [Part]),
+    /// A comma, unless nothing is before it in its object.
+    Next,
+    /// The name of a field, with quotes.
+    Name(&'static str),
+    /// The value of a keyword.
+    Value(&'static str),
+    /// A default.
+    Preset { text: &'static str, is_quoted: bool },
+    /// The lines of a doc comment.
+    About(&'static [&'static str]),
+    /// The name of a field, if it is required.
+    Required { name: &'static str, is: bool },
+}
+
+/// Writes a text of `N` bytes, or counts them.
+struct Writer<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
+    last: u8,
+}
+
+impl<const N: usize> Writer<N> {
+    const fn new() -> Self {
+        Self {
+            bytes: [0; N],
+            length: 0,
+            last: 0,
+        }
+    }
+
+    const fn byte(&mut self, byte: u8) {
+        if self.length < N {
+            self.bytes[self.length] = byte;
+        }
+        self.length += 1;
+        self.last = byte;
+    }
+
+    const fn json(&mut self, text: &str) {
+        let text = text.as_bytes();
+        let mut at = 0;
+        while at < text.len() {
+            self.byte(text[at]);
+            at += 1;
+        }
+    }
+
+    /// A text as a JSON string has it, without the quotes. One of source code has no other control
+    /// characters than these.
+    const fn escaped(&mut self, text: &str) {
+        let text = text.as_bytes();
+        let mut at = 0;
+        while at < text.len() {
+            match text[at] {
+                b'"' => self.json("\\\""),
+                b'\\' => self.json("\\\\"),
+                b'\n' => self.json("\\n"),
+                b'\t' => self.json("\\t"),
+                b'\r' => self.json("\\r"),
+                byte => self.byte(byte),
+            }
+            at += 1;
+        }
+    }
+
+    const fn name(&mut self, name: &str) {
+        let bytes = name.as_bytes();
+        self.byte(b'"');
+        // An identifier that is a keyword of Rust.
+        let is_raw = bytes.len() > 2 && bytes[0] == b'r' && bytes[1] == b'#';
+        let name = if is_raw { name.split_at(2).1 } else { name };
+        self.escaped(name);
+        self.byte(b'"');
+    }
+
+    /// A value in the syntax of Rust: as that of JSON, but numbers may have underscores.
+    const fn value(&mut self, value: &str) {
+        let value = value.as_bytes();
+        let mut is_text = false;
+        let mut at = 0;
+        while at < value.len() {
+            let is_escaped = at > 0 && value[at - 1] == b'\\';
+            if value[at] == b'"' && !(is_text && is_escaped) {
+                is_text = !is_text;
+            }
+            if is_text || value[at] != b'_' {
+                self.byte(value[at]);
+            }
+            at += 1;
+        }
+    }
+
+    const fn next(&mut self) {
+        if !matches!(self.last, b'{' | b'[') {
+            self.byte(b',');
+        }
+    }
+
+    const fn about(&mut self, lines: &[&str]) {
+        if lines.is_empty() {
+            return;
+        }
+        self.json(",\"description\":\"");
+        let mut at = 0;
+        while at < lines.len() {
+            if at > 0 {
+                self.byte(b' ');
+            }
+            self.escaped(lines[at].trim_ascii());
+            at += 1;
+        }
+        self.byte(b'"');
+    }
+
+    const fn parts(&mut self, parts: &[Part]) {
+        let mut at = 0;
+        while at < parts.len() {
+            match parts[at] {
+                Part::Json(text) => self.json(text),
+                Part::Parts(parts) => self.parts(parts),
+                Part::Next => self.next(),
+                Part::Name(name) => self.name(name),
+                Part::Value(value) => self.value(value),
+                Part::Preset { text, is_quoted } => {
+                    self.json(",\"default\":");
+                    if is_quoted {
+                        self.byte(b'"');
+                        self.escaped(text);
+                        self.byte(b'"');
+                    } else {
+                        self.json(text);
+                    }
+                }
+                Part::About(lines) => self.about(lines),
+                Part::Required { name, is } => {
+                    if is {
+                        self.next();
+                        self.name(name);
+                    }
+                }
+            }
+            at += 1;
+        }
+    }
+}
+
+#[doc(hidden)]
+pub const fn length(parts: &[Part]) -> usize {
+    let mut writer = Writer::<0>::new();
+    writer.parts(parts);
+    writer.length
+}
+
+#[doc(hidden)]
+pub const fn bytes<const N: usize>(parts: &[Part]) -> [u8; N] {
+    let mut writer = Writer::<N>::new();
+    writer.parts(parts);
+    writer.bytes
+}
+
+#[doc(hidden)]
+pub const fn text(bytes: &'static [u8]) -> &'static str {
+    match str::from_utf8(bytes) {
+        Ok(text) => text,
+        // All of it came from texts, and was not split within a character.
+        Err(_) => panic!("the schema is not UTF-8"),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use serde_json::{Value, json};
+
+    crate::settings! {
+        /// One endpoint.
+        struct Place {
+            /// Its name
+            name: String, "minLength": 1;
+        }
+    }
+
+    crate::settings! {
+        /// Settings of all kinds.
+        pub(crate) struct Options {
+            /// A "number"
+            /// of \ things
+            count: u32 = 131_072, "minimum": 1, "maximum": 4_000;
+            part: f64 = 0.5, "exclusiveMinimum": -1;
+            /// Whether
+            is_on: bool = true;
+            /// How
+            r#type: String = "a \"b\"", "enum": ["a \"b\"", "c_d"];
+            limit: Option<u64>, "minimum": 0;
+            usual: Option<i64> = -3;
+            places: Vec<Place>;
+            first: Place;
+        }
+    }
+
+    crate::settings! {
+        struct Near {} with zones
+    }
+
+    #[test]
+    fn a_schema_says_what_is_declared() {
+        let schema: Value = serde_json::from_str(Options::SCHEMA).unwrap();
+        let place = json!({
+            "type": "object", "required": ["name"], "additionalProperties": false,
+            "properties": {"name": {"type": "string", "minLength": 1, "description": "Its name"}},
+        });
+        let expected = json!({
+            "type": "object",
+            "properties": {
+                "count": {
+                    "type": "integer", "minimum": 1, "maximum": 4_000, "default": 131_072,
+                    "description": "A \"number\" of \\ things",
+                },
+                "part": {"type": "number", "exclusiveMinimum": -1, "default": 0.5},
+                "is_on": {"type": "boolean", "default": true, "description": "Whether"},
+                "type": {
+                    "type": "string", "enum": ["a \"b\"", "c_d"], "default": "a \"b\"", "description": "How",
+                },
+                "limit": {"type": "integer", "minimum": 0},
+                "usual": {"type": "integer", "default": -3},
+                "places": {"type": "array", "items": place},
+                "first": place,
+            },
+            "required": ["first"],
+            "additionalProperties": false,
+        });
+        assert_eq!(schema, expected);
+    }
+
+    #[test]
+    fn what_is_not_set_has_its_default() {
+        assert_eq!(Options::default().count, 131_072);
+        let missing = Options::read("{}").unwrap_err();
+        assert!(missing.contains("first"), "{missing}");
+        let options = Options::read(r#"{"first": {"name": "y"}}"#).unwrap();
+        assert_eq!(
+            (options.count, options.part, options.is_on),
+            (131_072, 0.5, true)
+        );
+        assert_eq!(
+            (&*options.r#type, options.limit, options.usual),
+            ("a \"b\"", None, Some(-3))
+        );
+        assert!(options.places.is_empty());
+        let set = r#"{"count": 7, "type": "c_d", "usual": null, "places": [{"name": "x"}], "first": {"name": "y"}}"#;
+        let options = Options::read(set).unwrap();
+        assert_eq!(
+            (options.count, &*options.r#type, options.usual),
+            (7, "c_d", Some(-3))
+        );
+        assert_eq!((&*options.places[0].name, &*options.first.name), ("x", "y"));
+        let error = Options::read(r#"{"counts": 1}"#).unwrap_err();
+        assert!(error.contains("counts"), "{error}");
+    }
+
+    #[test]
+    fn zones_have_their_settings() {
+        let schema: Value = serde_json::from_str(Near::SCHEMA).unwrap();
+        let properties = schema["properties"].as_object().unwrap();
+        assert!(properties.keys().eq(["prefer", "spill_at"]));
+        assert_eq!(properties["spill_at"]["exclusiveMinimum"], 0);
+        assert!(schema["required"].as_array().unwrap().is_empty());
+        let near = Near::read(r#"{"prefer": "zone:a", "spill_at": 8}"#).unwrap();
+        assert_eq!(
+            (near.prefer.as_deref(), near.spill_at),
+            (Some("zone:a"), Some(8.0))
+        );
+    }
+}
