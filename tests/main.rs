@@ -122,6 +122,7 @@ mod recovery;
 mod refusals;
 mod reload;
 mod reported;
+mod reports;
 mod response_headers;
 mod response_ratelimiting;
 mod retries;

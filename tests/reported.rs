@@ -15,7 +15,7 @@ fn with_backends() -> (Gateway, [Backend; 2]) {
 }
 
 /// The last log line of the balancer: for each endpoint in the order of ids what it was told.
-fn last_seen(gateway: &Gateway) -> String {
+pub(crate) fn last_seen(gateway: &Gateway) -> String {
     let logs = gateway.admin("GET", "/balancers/reported/logs", &[]);
     let logs = logs.expect(200).json();
     let lines = logs["data"].as_array().unwrap();
@@ -29,7 +29,7 @@ fn facts_path(backend: &Backend) -> String {
     format!("/upstreams/u/targets/{}/facts", backend.address)
 }
 
-fn facts(gateway: &Gateway, backend: &Backend) -> Value {
+pub(crate) fn facts(gateway: &Gateway, backend: &Backend) -> Value {
     let shown = gateway.admin("GET", &facts_path(backend), &[]);
     let shown = shown.expect(200).json();
     assert_eq!(shown["data"][0]["address"], backend.address.to_string());

@@ -40,7 +40,7 @@ pub(crate) use in_flight::Places;
 pub use labels::Labels;
 use latency::{Latency, LatencyAtLoad};
 use named::NamedNumbers;
-pub use named::{KEPT as NUMBERS, NamedNumber, ReportName};
+pub use named::{KEPT as NUMBERS, NamedNumber, ReportName, ReportReads};
 use orca::Reported;
 pub use orca::{LoadReport, Metrics};
 pub use permits::ConnectionPermit;

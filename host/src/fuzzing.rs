@@ -4,6 +4,7 @@
 pub use crate::admin::fuzzing::{form, signature};
 pub use crate::balancer::fuzzing::{component, json_scan};
 pub use crate::declarative::fuzzing::{declarative, nginx};
+pub use crate::exposition::fuzzing::exposition;
 pub use crate::expression::fuzzing::expression;
 pub use crate::http1::fuzzing::{request_body, response};
 pub use crate::listener::fuzzing::{client_hello, proxy_protocol};
@@ -49,7 +50,7 @@ mod tests {
     #[test]
     fn every_stored_input_keeps_the_properties() {
         type Target = (&'static str, fn(&[u8]));
-        let targets: [Target; 15] = [
+        let targets: [Target; 16] = [
             ("request_head", request_head),
             ("response", response),
             ("form", form),
@@ -60,6 +61,7 @@ mod tests {
             ("request_body", request_body),
             ("router", router),
             ("expression", expression),
+            ("exposition", exposition),
             ("proxy_protocol", proxy_protocol),
             ("client_hello", client_hello),
             ("client_address", client_address),

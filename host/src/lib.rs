@@ -28,6 +28,7 @@ pub mod dns;
 pub mod endpoint;
 pub mod endpoint_address;
 pub mod entity;
+mod exposition;
 mod expression;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -40,7 +40,7 @@ use crate::endpoint::{Endpoint, InFlight, Metrics, NamedNumber, Outcome, Places,
 use crate::endpoint_address::EndpointAddress;
 use crate::entity::upstream::RetryBudget;
 use members::Members;
-use probe::Probes;
+use probe::{Probes, ReportReaders};
 use recovery::Trials;
 
 /// A set of endpoints with the balancer that chooses among them: an upstream of the Admin API, or
@@ -65,6 +65,7 @@ pub struct Upstream {
 struct Shared {
     members: Arc<Members>,
     probes: Probes,
+    report_readers: ReportReaders,
     outliers: outlier::Watch,
     trials: Trials,
     /// The shadow: a second balancer that picks for the same requests, without effect.
@@ -106,6 +107,7 @@ impl Upstream {
             balancer,
             shared: Arc::new(Shared {
                 probes: Probes::new(&members, probing),
+                report_readers: ReportReaders::new(&members, probing),
                 outliers: outlier::Watch::new(&members, probing),
                 members,
                 trials: Trials::default(),
@@ -151,6 +153,7 @@ impl Upstream {
         self.shared.places.look();
         self.await_trials();
         self.shared.probes.sync();
+        self.shared.report_readers.sync();
         self.shared.outliers.sync();
     }
 
@@ -174,6 +177,7 @@ impl Upstream {
         self.shared.members.set_targets(targets, names);
         self.await_trials();
         self.shared.probes.sync();
+        self.shared.report_readers.sync();
         self.shared.outliers.sync();
     }
 

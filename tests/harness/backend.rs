@@ -57,6 +57,8 @@ struct Behaviour {
     delay_ms: AtomicU64,
     /// A header that each response has.
     header: Mutex<Option<(&'static str, String)>>,
+    /// The bodies of paths that have one of their own.
+    bodies: Mutex<BTreeMap<String, String>>,
     /// The method and the headers of each probe, in the order in which they came.
     probes: Mutex<Vec<String>>,
     /// Whether requests for `/held` are responded to.
@@ -211,6 +213,12 @@ impl Backend {
         *self.behaviour.header.lock().unwrap() = Some((name, value.to_owned()));
     }
 
+    /// From now on responds to requests for this path with this body.
+    pub(crate) fn respond_at(&self, path: &str, body: &str) {
+        let mut bodies = self.behaviour.bodies.lock().unwrap();
+        bodies.insert(path.to_owned(), body.to_owned());
+    }
+
     /// Responds to the requests for `/held`, those that wait and those to come.
     pub(crate) fn release(&self) {
         self.behaviour.released.send_replace(true);
@@ -264,7 +272,13 @@ async fn respond(
         // The sender is part of what this function holds, so it is there.
         let _ = released.wait_for(|released| *released).await;
     }
-    let mut response = response_to(name, request).await?;
+    let body = (behaviour.bodies.lock().unwrap())
+        .get(request.uri().path())
+        .cloned();
+    let mut response = match body {
+        Some(body) => Response::new(Full::from(body).boxed()),
+        None => response_to(name, request).await?,
+    };
     let status = behaviour.status.load(Ordering::SeqCst);
     if status > 0 {
         *response.status_mut() = hyper::StatusCode::from_u16(status).unwrap();

@@ -30,6 +30,11 @@ impl Raw {
         self
     }
 
+    /// Sends bytes. Returns whether the peer took them.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).is_ok()
+    }
+
     /// Sends bytes as two segments, the first of `first` bytes.
     pub(crate) fn send_in_two(&mut self, bytes: &[u8], first: usize) -> &mut Self {
         let (first, second) = bytes.split_at(first);

@@ -380,6 +380,7 @@ fn known(address: &AddressReport) -> Value {
         "changed_by": condition.changed_by,
         "last_probe": condition.last_probe,
         "last_failure": condition.last_failure,
+        "reports": address.report_reads,
     })
 }
 

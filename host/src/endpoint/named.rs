@@ -2,18 +2,18 @@
 //! sets. A balancer reads one as the column `reported:NAME`.
 
 use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
 
 use super::orca::{FRESH, Metrics};
 use super::{Endpoint, Live};
+use crate::clock;
+use crate::entity::upstream::report_name;
 
 /// Most names that a gateway knows. They are never forgotten, since balancers hold them as numbers.
 const NAMES: usize = 1024;
 
 /// Most numbers that are kept of an endpoint.
 pub const KEPT: usize = 128;
-
-/// Longest name, in bytes.
-const LONGEST: usize = 128;
 
 static KNOWN: RwLock<Vec<&'static str>> = RwLock::new(Vec::new());
 
@@ -28,10 +28,7 @@ impl ReportName {
         if let Some(known) = Self::known(text) {
             return Some(known);
         }
-        let is_fit = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'"' | b'=');
-        if text.is_empty() || text.len() > LONGEST || !text.bytes().all(is_fit) {
-            return None;
-        }
+        report_name(text).ok()?;
         let mut names = KNOWN.write();
         let place = match names.iter().position(|known| *known == text) {
             Some(place) => place,
@@ -91,15 +88,42 @@ impl NamedNumber {
     }
 }
 
+/// What came of reading the reports of an address.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ReportReads {
+    /// When they were last read, in seconds since 1970; none for never.
+    pub read_at: Option<f64>,
+    /// Reads that have failed.
+    pub failures: u64,
+    /// The last one that has failed.
+    pub last_failure: Option<FailedRead>,
+    /// Whether the last read has failed.
+    #[serde(skip)]
+    is_failing: bool,
+}
+
+/// A read of reports that has failed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FailedRead {
+    /// When, in seconds since 1970.
+    pub at: f64,
+    /// Why.
+    pub detail: String,
+}
+
 /// The numbers of an endpoint.
 #[derive(Debug, Default)]
-pub(super) struct NamedNumbers(Mutex<Vec<NamedNumber>>);
+pub(super) struct NamedNumbers {
+    numbers: Mutex<Vec<NamedNumber>>,
+    /// None as long as no reports were read.
+    reads: Mutex<Option<Box<ReportReads>>>,
+}
 
 impl NamedNumbers {
     /// Sets a number, in place of an earlier one of its name. If there are too many, those that no
     /// longer count are dropped; returns false if there are too many that do.
     pub(super) fn set(&self, now: u64, number: NamedNumber) -> bool {
-        let mut numbers = self.0.lock();
+        let mut numbers = self.numbers.lock();
         if let Some(known) = numbers.iter_mut().find(|known| known.name == number.name) {
             *known = number;
             return true;
@@ -117,7 +141,7 @@ impl NamedNumbers {
     /// Sets numbers until a time, or removes those of names without one: all of them, or none if
     /// there would be too many. Returns whether it has.
     pub(super) fn set_all(&self, now: u64, all: &[(ReportName, Option<f64>)], until: u64) -> bool {
-        let mut numbers = self.0.lock();
+        let mut numbers = self.numbers.lock();
         let others = numbers.iter().filter(|known| {
             let is_old = known.until <= now;
             !is_old && all.iter().all(|(name, _)| *name != known.name)
@@ -137,15 +161,30 @@ impl NamedNumbers {
 
     /// The number of this name in thousandths; 0 if there is none that counts.
     pub(super) fn at(&self, now: u64, name: ReportName) -> u32 {
-        let numbers = self.0.lock();
+        let numbers = self.numbers.lock();
         let mut numbers = numbers.iter();
         let known = numbers.find(|known| known.name == name && known.until > now);
         known.map_or(0, NamedNumber::thousandths)
     }
 
+    /// Notes that reports were read, or why not. Returns whether reads fail since now, or no longer.
+    fn note_read(&self, at: f64, failure: Option<String>) -> bool {
+        let mut reads = self.reads.lock();
+        let reads = reads.get_or_insert_default();
+        let is_failing = failure.is_some();
+        match failure {
+            Some(detail) => {
+                reads.failures += 1;
+                reads.last_failure = Some(FailedRead { at, detail });
+            }
+            None => reads.read_at = Some(at),
+        }
+        std::mem::replace(&mut reads.is_failing, is_failing) != is_failing
+    }
+
     /// All that count.
     pub(super) fn all(&self, now: u64) -> Vec<NamedNumber> {
-        let numbers = self.0.lock();
+        let numbers = self.numbers.lock();
         numbers
             .iter()
             .filter(|known| known.until > now)
@@ -188,6 +227,17 @@ impl Live {
         until: u64,
     ) -> bool {
         self.named.set_all(now, numbers, until)
+    }
+
+    /// Notes that its reports were read, or why not. Returns whether reads fail since now, or no
+    /// longer.
+    pub(crate) fn note_read(&self, failure: Option<String>) -> bool {
+        self.named.note_read(clock::unix_millis(), failure)
+    }
+
+    /// What came of reading its reports; none if they were not read.
+    pub(crate) fn report_reads(&self) -> Option<ReportReads> {
+        self.named.reads.lock().as_deref().cloned()
     }
 
     /// All numbers that count as of `now`.
@@ -236,6 +286,18 @@ mod tests {
         assert_eq!(numbers.at(1, name), 2000);
         assert!(numbers.set_all(1, &[(name, None)], 10));
         assert_eq!(numbers.at(1, name), 0);
+    }
+
+    #[test]
+    fn only_the_first_of_several_failures_is_news() {
+        let numbers = NamedNumbers::default();
+        let failed = |at| numbers.note_read(at, Some(format!("failure at {at}")));
+        assert!(!numbers.note_read(1.0, None));
+        assert_eq!((failed(2.0), failed(3.0)), (true, false));
+        assert_eq!((numbers.note_read(4.0, None), failed(5.0)), (true, true));
+        let reads = numbers.reads.lock().as_deref().cloned().unwrap();
+        assert_eq!((reads.read_at, reads.failures), (Some(4.0), 3));
+        assert_eq!(reads.last_failure.unwrap().detail, "failure at 5");
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! An upstream: a virtual host name with targets to balance over. Source: Kong 3.9, `upstreams`.
 
 mod hashing;
+mod reports;
 mod view;
 
 use serde_json::Value;
 
 pub use view::{
     ActiveChecks, BalancerLimits, CircuitBreakers, Extension, Hashing, HealthChecks, Healthy,
-    OutlierDetection, PassiveChecks, Probe, Recovery, RetryBudget, Shadow, SlowStart, Tls,
-    Unhealthy, Upstream,
+    OutlierDetection, PassiveChecks, Probe, Recovery, ReportedMetric, Reports, RetryBudget, Shadow,
+    SlowStart, Tls, Unhealthy, Upstream,
 };
+
+pub use reports::report_name;
 
 use super::declaration::Declaration;
 use super::field::{Check, Field, Preset, Shape};
@@ -152,6 +155,7 @@ const EXTENSION: &[Field] = &[
     Field::string("balancer_version"),
     Field::integer("facts_max_age").check(&[Check::Between(1, 86_400)]),
     Field::integer("balancer_body_size").check(&[Check::Between(16, 1024)]),
+    Field::optional_record("reports", reports::FIELDS),
     Field::optional_record(
         "balancer_limits",
         &[

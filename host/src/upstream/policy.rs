@@ -1,6 +1,8 @@
 //! The settings of an upstream, ready to be applied: from the entity's fields to durations and
 //! sets.
 
+mod reports;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +18,14 @@ use crate::listener::ProxyVersion;
 use crate::tls::{
     self, Authorities, ClientCertificate, TlsClient, TlsOptions, Trust, VERIFY_DEPTH,
 };
+pub(super) use reports::ReportPolicy;
 
-/// Seconds that numbers count which were set over the Admin API, unless the upstream sets others.
+/// Seconds that values count which were set over the Admin API, unless the upstream sets others.
 const FACTS_MAX_AGE: u32 = 60;
+
+fn facts_max_age(extension: &entity::Extension) -> u64 {
+    u64::from(extension.facts_max_age.unwrap_or(FACTS_MAX_AGE)) * 1_000_000
+}
 
 /// A set of statuses, read at each response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +93,18 @@ pub(super) enum ProbeKind {
     Grpcs,
 }
 
+/// How the gateway itself asks targets, for probes and for reports.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ProbeServer {
+    /// Whether probes are made over TLS.
+    pub(super) is_secure: bool,
+    /// The name that is sent over TLS, in place of the host.
+    pub(super) sni: Option<String>,
+    pub(super) tls: Arc<TlsClient>,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) host_header: Option<Authority<'static>>,
+}
+
 /// How targets are probed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Active {
@@ -93,10 +112,7 @@ pub struct Active {
     pub(super) timeout: Duration,
     pub(super) concurrency: usize,
     pub(super) path: String,
-    pub(super) sni: Option<String>,
-    pub(super) tls: Arc<TlsClient>,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) host_header: Option<Authority<'static>>,
+    pub(super) server: ProbeServer,
     pub(super) probe: entity::Probe,
     /// Time between two probes of an available address; none for no probes.
     pub(super) healthy_interval: Option<Duration>,
@@ -114,6 +130,8 @@ pub struct Policy {
     pub threshold: f64,
     /// None if nothing is to be probed.
     pub active: Option<Active>,
+    /// None if no reports of targets are read.
+    pub(super) reports: Option<ReportPolicy>,
     /// None if no request is to be judged.
     pub(super) passive: Option<Judge>,
     /// Whether `Host` is the name in an SRV record, instead of the target's.
@@ -137,6 +155,7 @@ impl Default for Policy {
             algorithm: String::new(),
             threshold: 0.0,
             active: None,
+            reports: None,
             passive: None,
             use_srv_name: false,
             affinity: None,
@@ -180,7 +199,28 @@ impl Policy {
             Trust::Only(Arc::new(read))
         });
         let judged = unhealthy.tcp_failures + unhealthy.timeouts + unhealthy.http_failures > 0;
+        let sni = active.https_sni.clone();
+        let server = ProbeServer {
+            is_secure: matches!(&*active.r#type, "https" | "grpcs"),
+            sni: sni.or_else(|| tls_settings.server_name.clone()),
+            tls: TlsClient::of(TlsOptions {
+                trust: trust
+                    .as_ref()
+                    .unwrap_or(&Trust::System)
+                    .if_verified(active.https_verify_certificate),
+                max_intermediates: Some(VERIFY_DEPTH),
+                certificate: certificate.clone(),
+            }),
+            headers: active
+                .headers
+                .iter()
+                .flatten()
+                .flat_map(|(name, values)| values.iter().map(|v| (name.clone(), v.clone())))
+                .collect(),
+            host_header: upstream.host_header.clone(),
+        };
         Self {
+            reports: ReportPolicy::of(upstream, &server),
             algorithm: upstream.algorithm.clone(),
             threshold: checks.threshold,
             active: probed.then(|| Active {
@@ -195,25 +235,7 @@ impl Policy {
                 timeout: seconds(active.timeout).unwrap_or(Duration::from_secs(1)),
                 concurrency: usize::try_from(active.concurrency).unwrap_or(1).max(1),
                 path: active.http_path.clone(),
-                sni: active
-                    .https_sni
-                    .clone()
-                    .or_else(|| tls_settings.server_name.clone()),
-                tls: TlsClient::of(TlsOptions {
-                    trust: trust
-                        .as_ref()
-                        .unwrap_or(&Trust::System)
-                        .if_verified(active.https_verify_certificate),
-                    max_intermediates: Some(VERIFY_DEPTH),
-                    certificate: certificate.clone(),
-                }),
-                headers: active
-                    .headers
-                    .iter()
-                    .flatten()
-                    .flat_map(|(name, values)| values.iter().map(|v| (name.clone(), v.clone())))
-                    .collect(),
-                host_header: upstream.host_header.clone(),
+                server,
                 probe: upstream.pointsman.probe.clone(),
                 healthy_interval,
                 unhealthy_interval,
@@ -268,9 +290,9 @@ impl Policy {
         size.map_or(BODY_USUAL, |kib| (kib as usize * 1024).min(BODY_MOST))
     }
 
-    /// How long numbers count that were set over the Admin API, in microseconds.
+    /// How long values count that were set over the Admin API, in microseconds.
     pub(super) fn facts_max_age(&self) -> u64 {
-        u64::from(self.extension.facts_max_age.unwrap_or(FACTS_MAX_AGE)) * 1_000_000
+        facts_max_age(&self.extension)
     }
 
     /// The header of the PROXY protocol that connections to targets begin with.

@@ -3,6 +3,7 @@
 
 mod exchange;
 mod grpc;
+mod reports;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use exchange::{Answer, Error, Left};
+pub(super) use reports::ReportReaders;
 
 use super::members::{Member, Members};
 use super::policy::Active;

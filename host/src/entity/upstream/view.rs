@@ -128,6 +128,8 @@ pub struct Extension {
     pub facts_max_age: Option<u32>,
     /// KiB of a request's body that the balancer may ask about; none for the usual number.
     pub balancer_body_size: Option<u32>,
+    /// Which figures of targets' own metrics are read.
+    pub reports: Reports,
     /// Limits of the balancer, where they are below the gateway's settings.
     pub balancer_limits: BalancerLimits,
     /// A second balancer that decides in parallel with the first, without effect.
@@ -158,6 +160,38 @@ pub struct Extension {
     pub retry_budget: RetryBudget,
     /// Ejection of targets that do worse than their peers.
     pub outlier_detection: OutlierDetection,
+}
+
+/// Which figures of targets' own metrics are read, and how.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Reports {
+    /// Path of the metrics, with a query or without.
+    pub path: String,
+    /// Port, in place of the target's.
+    pub port: Option<u16>,
+    /// Whether they are read over TLS; none for as probes are made.
+    pub tls: Option<bool>,
+    /// Seconds between two reads.
+    pub interval: f64,
+    /// Seconds that a read may take.
+    pub timeout: f64,
+    /// What is read; none for nothing.
+    pub metrics: Option<Vec<ReportedMetric>>,
+}
+
+/// A metric of targets that balancers read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct ReportedMetric {
+    /// Its name.
+    pub name: String,
+    /// Labels that its samples must have, with their values.
+    pub labels: Option<std::collections::BTreeMap<String, String>>,
+    /// The name of the value, as in the column `reported:NAME`; none for that of the metric.
+    pub r#as: Option<String>,
+    /// What is made of several samples: `sum`, `min`, `max` or `avg`.
+    pub aggregation: String,
 }
 
 /// Limits of the balancer of an upstream; none for the gateway's setting.

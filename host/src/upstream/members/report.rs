@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Member;
+use crate::endpoint::ReportReads;
 use crate::endpoint::health::Condition;
 use crate::endpoint_address::EndpointAddress;
 
@@ -51,6 +52,8 @@ pub struct AddressReport {
     pub failures: u64,
     /// What checks say.
     pub condition: Condition,
+    /// What came of reading its reports; none if they were not read.
+    pub report_reads: Option<ReportReads>,
 }
 
 pub(super) fn describe(member: &Member) -> AddressReport {
@@ -70,6 +73,7 @@ pub(super) fn describe(member: &Member) -> AddressReport {
         picks: member.live.picks(),
         failures: member.live.failures(),
         condition: member.live.health.condition(),
+        report_reads: member.live.report_reads(),
     }
 }
 

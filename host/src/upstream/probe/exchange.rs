@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::TlsConnector;
 
 use super::grpc;
+use crate::authority::{Authority, Host};
 use crate::connect;
 use crate::endpoint::health::Report;
 use crate::endpoint_address::EndpointAddress;
@@ -96,6 +97,29 @@ pub(super) struct Left {
 }
 
 impl Left {
+    fn of(stream: Box<dyn Duplex>) -> Self {
+        Self {
+            stream,
+            reusable: false,
+            their_turn: false,
+        }
+    }
+
+    /// The connection of the exchange before, if it is idle and open.
+    pub(super) async fn reopen(idle: &mut Option<Self>) -> Option<Box<dyn Duplex>> {
+        let mut stream = idle.take()?.stream;
+        (!has_news(&mut stream).await).then_some(stream)
+    }
+
+    /// Keeps it for the next exchange if it can serve that, or closes it.
+    fn settle(self, idle: &mut Option<Self>) {
+        if self.reusable {
+            *idle = Some(self);
+        } else {
+            self.close();
+        }
+    }
+
     /// Closes it in order, in a task of its own. A reset is an error in the log of most servers,
     /// and bytes that are unread when a connection is closed cause one (RFC 9112, 9.6).
     fn close(self) {
@@ -140,14 +164,97 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
+/// Sends a request whose connection is kept for the next one, and returns the status of the answer.
+/// As with [`http`].
+pub(super) async fn get(
+    stream: Box<dyn Duplex>,
+    request: &str,
+    room: usize,
+    is_wanted: impl FnMut(u16, &[u8]) -> bool,
+    idle: &mut Option<Left>,
+) -> Result<u16, Error> {
+    let mut left = Left::of(stream);
+    let answer = http(&mut left.stream, request, room, is_wanted).await;
+    left.reusable = matches!(answer, Ok((_, true)));
+    left.settle(idle);
+    answer.map(|(status, _)| status)
+}
+
+/// Where a server is reached, and whether over TLS.
+pub(super) struct Server {
+    address: EndpointAddress,
+    /// The connector, with the name that the certificate has to be for.
+    tls: Option<(Result<TlsConnector, rustls::Error>, String)>,
+}
+
+impl Server {
+    /// The server of a member. `port` replaces that of its address, unless that is a Unix socket.
+    pub(super) fn new(
+        member: &Member,
+        port: Option<u16>,
+        tls: Option<(Result<TlsConnector, rustls::Error>, String)>,
+    ) -> Self {
+        let mut address = member.address.clone();
+        if let EndpointAddress::Inet(address) = &mut address
+            && let Some(port) = port
+        {
+            address.set_port(port);
+        }
+        Self { address, tls }
+    }
+
+    pub(super) fn address(&self) -> &EndpointAddress {
+        &self.address
+    }
+
+    pub(super) async fn connect(&self) -> Result<Box<dyn Duplex>, Error> {
+        let stream = connect::socket(&self.address).await;
+        let stream = stream.map_err(Error::Connect)?;
+        match &self.tls {
+            None => Ok(Box::new(stream)),
+            // Boxed, since it is large and rare: thousands of probes wait most of the time.
+            Some((connector, name)) => Box::pin(secured(connector, name, stream)).await,
+        }
+    }
+}
+
+async fn secured(
+    connector: &Result<TlsConnector, rustls::Error>,
+    name: &str,
+    stream: Socket,
+) -> Result<Box<dyn Duplex>, Error> {
+    let connector = connector
+        .as_ref()
+        .map_err(|error| Error::Tls(io::Error::other(error.clone())))?;
+    let server = tls::server_name(name).ok_or_else(|| Error::Name(name.to_owned()))?;
+    let stream = connector.connect(server, stream).await;
+    Ok(Box::new(stream.map_err(Error::Tls)?))
+}
+
+/// The host that a member's certificate has to be for, and the `Host` that it gets. `header` is the
+/// one that the upstream sets.
+pub(super) fn host_of<'a>(
+    member: &'a Member,
+    header: Option<&'a Authority<'static>>,
+    is_secure: bool,
+) -> (&'a Host<'static>, String) {
+    match header {
+        // As it is configured. Source: Kong.
+        Some(header) => (&header.host, header.to_string()),
+        None => {
+            let own = if is_secure { 443 } else { 80 };
+            let port = member.address.port().unwrap_or(own);
+            (&member.host, member.host.with_port(port, own))
+        }
+    }
+}
+
 /// What is probed, and how.
 pub(super) struct Target {
-    address: EndpointAddress,
+    server: Server,
     ask: Ask,
     /// Whether a connection is used for several probes.
     reuse: bool,
-    /// The connector, with the name that the certificate has to be for.
-    tls: Option<(Result<TlsConnector, rustls::Error>, String)>,
 }
 
 enum Ask {
@@ -160,54 +267,49 @@ enum Ask {
 
 impl Target {
     pub(super) fn new(member: &Member, active: &Active) -> Self {
-        let mut address = member.address.clone();
-        if let EndpointAddress::Inet(address) = &mut address
-            && let Some(port) = member.probe.port.or(active.probe.port)
-        {
-            address.set_port(port);
-        }
         let secure = matches!(active.kind, ProbeKind::Https | ProbeKind::Grpcs);
-        let own = if secure { 443 } else { 80 };
-        let (host, authority) = match &active.host_header {
-            // As it is configured. Source: Kong.
-            Some(header) => (&header.host, header.to_string()),
-            None => {
-                let port = member.address.port().unwrap_or(own);
-                (&member.host, member.host.with_port(port, own))
-            }
-        };
+        let (host, authority) = host_of(member, active.server.host_header.as_ref(), secure);
         let protocols: Protocols = match active.kind {
             ProbeKind::Grpcs => &[H2],
             _ => &[HTTP_1_1],
         };
-        let name = active.sni.as_deref().unwrap_or(host.bare()).to_owned();
-        let reuse = (member.probe.reuse_connection)
-            .or(active.probe.reuse_connection)
-            .unwrap_or(false);
+        let name = active
+            .server
+            .sni
+            .as_deref()
+            .unwrap_or(host.bare())
+            .to_owned();
+        let tls = secure.then(|| (active.server.tls.connector(protocols), name));
+        let (own, all) = (&member.probe, &active.probe);
+        let reuse = own.reuse_connection.or(all.reuse_connection);
+        let reuse = reuse.unwrap_or(false);
         Self {
-            address,
+            server: Server::new(member, own.port.or(all.port), tls),
             reuse,
             ask: match active.kind {
                 ProbeKind::Tcp => Ask::Nothing,
                 ProbeKind::Http | ProbeKind::Https => {
-                    Ask::Http(request(member, active, &authority, reuse))
+                    let method = own.method.as_ref().or(all.method.as_ref());
+                    let path = own.path.as_ref().or(all.path.as_ref());
+                    let method = method.map_or("GET", String::as_str);
+                    let path = path.map_or(active.path.as_str(), String::as_str);
+                    let line = format!("{method} {path}");
+                    let presets = [("host", &*authority), ("user-agent", AGENT)];
+                    Ask::Http(request(&line, &presets, &active.server.headers, reuse))
                 }
                 ProbeKind::Grpc | ProbeKind::Grpcs => Ask::Grpc(authority),
             },
-            tls: secure.then(|| (active.tls.connector(protocols), name)),
         }
     }
 
     pub(super) fn address(&self) -> &EndpointAddress {
-        &self.address
+        self.server.address()
     }
 
     /// `idle` is the connection of the probe before. It is replaced by the connection of this probe
     /// if that can serve again.
     pub(super) async fn probe(&self, idle: &mut Option<Left>) -> Result<Answer, Error> {
-        if let Some(Left { mut stream, .. }) = idle.take()
-            && !has_news(&mut stream).await
-        {
+        if let Some(stream) = Left::reopen(idle).await {
             match self.ask(stream, idle).await {
                 // The server may have closed the connection for its age: this says nothing of its
                 // health.
@@ -215,93 +317,64 @@ impl Target {
                 answer => return answer,
             }
         }
-        let stream = connect::socket(&self.address).await;
-        let stream = stream.map_err(Error::Connect)?;
-        match &self.tls {
-            None => self.ask(Box::new(stream), idle).await,
-            // Boxed, since it is large and rare: thousands of probes wait most of the time.
-            Some((connector, name)) => {
-                Box::pin(self.ask_securely(connector, name, stream, idle)).await
-            }
-        }
-    }
-
-    async fn ask_securely(
-        &self,
-        connector: &Result<TlsConnector, rustls::Error>,
-        name: &str,
-        stream: Socket,
-        idle: &mut Option<Left>,
-    ) -> Result<Answer, Error> {
-        let connector = connector
-            .as_ref()
-            .map_err(|error| Error::Tls(io::Error::other(error.clone())))?;
-        let server = tls::server_name(name).ok_or_else(|| Error::Name(name.to_owned()))?;
-        let stream = connector.connect(server, stream).await;
-        let stream = Box::new(stream.map_err(Error::Tls)?);
+        let stream = self.server.connect().await?;
         self.ask(stream, idle).await
     }
 
     async fn ask(&self, stream: Box<dyn Duplex>, idle: &mut Option<Left>) -> Result<Answer, Error> {
-        let mut left = Left {
-            stream,
-            reusable: false,
-            their_turn: false,
-        };
+        let mut left = Left::of(stream);
         let answer = match &self.ask {
             Ask::Nothing => Ok(Answer::Connected),
             Ask::Http(request) => {
                 left.their_turn = !self.reuse;
-                let answer = http(&mut left.stream, request).await;
+                let mut length = 0;
+                let is_wanted = |_, piece: &[u8]| {
+                    length += piece.len();
+                    length < BODY
+                };
+                let answer = http(&mut left.stream, request, 1024, is_wanted).await;
                 answer.map(|(status, reusable)| {
                     left.reusable = self.reuse && reusable;
                     Answer::Status(status)
                 })
             }
             Ask::Grpc(authority) => {
-                let scheme = if self.tls.is_some() { "https" } else { "http" };
+                let secure = self.server.tls.is_some();
+                let scheme = if secure { "https" } else { "http" };
                 let serving = Box::pin(grpc::check(left.stream, scheme, authority)).await;
                 return serving.map(Answer::Serving).map_err(Error::Grpc);
             }
         };
-        if left.reusable {
-            *idle = Some(left);
-        } else {
-            left.close();
-        }
+        left.settle(idle);
         answer
     }
 }
 
-/// The request of a probe over HTTP. It asks for the connection to be closed unless the next probe
-/// is to use it.
-fn request(member: &Member, active: &Active, host: &str, reuse: bool) -> Box<str> {
-    let (own, all) = (&member.probe, &active.probe);
-    let method = own.method.as_ref().or(all.method.as_ref());
-    let path = own.path.as_ref().or(all.path.as_ref());
-    let mut text = format!(
-        "{} {} HTTP/1.1\r\n",
-        method.map_or("GET", String::as_str),
-        path.map_or(active.path.as_str(), String::as_str),
-    );
-    let has =
-        |wanted: &str| (active.headers.iter()).any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+/// The name by which probes go.
+const AGENT: &str = concat!("pointsman/", env!("CARGO_PKG_VERSION"), " (health check)");
+
+/// A request over HTTP without a body. `presets` are headers that it has unless `headers` has them.
+/// It asks for the connection to be closed unless that is to be used again.
+pub(super) fn request(
+    line: &str,
+    presets: &[(&str, &str)],
+    headers: &[(String, String)],
+    reuse: bool,
+) -> Box<str> {
+    let mut text = format!("{line} HTTP/1.1\r\n");
+    let has = |wanted: &str| (headers.iter()).any(|(name, _)| name.eq_ignore_ascii_case(wanted));
     let mut add = |name: &str, value: &str| {
         // A value of the Admin API that is invalid in a header must not add a header of its own.
         if !value.bytes().any(|byte| byte.is_ascii_control()) {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
     };
-    if !has("host") {
-        add("host", host);
+    for (name, value) in presets {
+        if !has(name) {
+            add(name, value);
+        }
     }
-    if !has("user-agent") {
-        add(
-            "user-agent",
-            concat!("pointsman/", env!("CARGO_PKG_VERSION"), " (health check)"),
-        );
-    }
-    for (name, value) in &active.headers {
+    for (name, value) in headers {
         add(name, value);
     }
     if !reuse {
@@ -311,9 +384,16 @@ fn request(member: &Member, active: &Active, host: &str, reuse: bool) -> Box<str
     text.into()
 }
 
-/// The status that a server answers with, and whether the connection can serve another probe. A
-/// redirect is not followed. The answer has to be whole, as far as it is read.
-async fn http(stream: &mut impl Duplex, request: &str) -> Result<(u16, bool), Error> {
+/// The status that a server answers with, and whether the connection can serve another request. A
+/// redirect is not followed. The answer has to be whole, as far as it is read. `is_wanted` is
+/// called with the status and each piece of the body, and returns whether the rest is of use.
+/// `room` is how many bytes are read at a time at least.
+async fn http(
+    stream: &mut impl Duplex,
+    request: &str,
+    room: usize,
+    mut is_wanted: impl FnMut(u16, &[u8]) -> bool,
+) -> Result<(u16, bool), Error> {
     stream
         .write_all(request.as_bytes())
         .await
@@ -322,7 +402,7 @@ async fn http(stream: &mut impl Duplex, request: &str) -> Result<(u16, bool), Er
     let bodiless = request.starts_with("HEAD ");
     let malformed = |error: http1::Error| Error::NotHttp(error.to_string());
     let early = || Error::Broken(io::ErrorKind::UnexpectedEof.into());
-    let mut received = BytesMut::with_capacity(1024);
+    let mut received = BytesMut::with_capacity(room);
     let mut head = loop {
         if !received.is_empty()
             && let Some(head) =
@@ -331,32 +411,36 @@ async fn http(stream: &mut impl Duplex, request: &str) -> Result<(u16, bool), Er
             if !head.is_interim() {
                 break head;
             }
-        } else if read(stream, &mut received).await? == 0 {
+        } else if read(stream, &mut received, room).await? == 0 {
             return Err(early());
         }
     };
     let status = head.response.status().as_u16();
-    let mut length = 0;
+    let mut more = true;
     let mut open = true;
     loop {
         while let Some(piece) = head.framing.take(&mut received).map_err(malformed)? {
-            length += piece.len();
+            more = more && is_wanted(status, &piece);
         }
         if head.framing.is_done() {
             let reusable = open && head.persistent && received.is_empty();
             return Ok((status, reusable));
         }
-        if length >= BODY {
+        if !more {
             return Ok((status, false));
         }
-        if read(stream, &mut received).await? == 0 {
+        if read(stream, &mut received, room).await? == 0 {
             head.framing.end().map_err(|_| early())?;
             open = false;
         }
     }
 }
 
-async fn read(stream: &mut impl Duplex, received: &mut BytesMut) -> Result<usize, Error> {
-    received.reserve(1024);
+async fn read(
+    stream: &mut impl Duplex,
+    received: &mut BytesMut,
+    room: usize,
+) -> Result<usize, Error> {
+    received.reserve(room);
     stream.read_buf(received).await.map_err(Error::Broken)
 }

@@ -94,19 +94,25 @@ impl Figures {
             "pointsman_endpoint_picks",
             "Picks of an address by the balancers of the upstream",
             counter,
-            self.addresses(|report| report.picks),
+            self.addresses(|report| Some(report.picks)),
         )?;
         page.whole(
             "pointsman_endpoint_failures",
             "Requests sent to an address that got no whole response: no connection, broken off, timed out",
             counter,
-            self.addresses(|report| report.failures),
+            self.addresses(|report| Some(report.failures)),
         )?;
         page.whole(
             "pointsman_endpoint_in_flight",
             "Requests sent to an address and not yet answered in full",
             gauge,
-            self.addresses(|report| report.in_flight.into()),
+            self.addresses(|report| Some(report.in_flight.into())),
+        )?;
+        page.whole(
+            "pointsman_endpoint_report_failures",
+            "Reads of the reports of an address that have failed",
+            counter,
+            self.addresses(|report| report.report_reads.as_ref().map(|reads| reads.failures)),
         )?;
         let rejections = self.upstreams.iter().flat_map(|figure| {
             let [upstream, _] = figure.labels();
@@ -129,18 +135,21 @@ impl Figures {
         figures.map(move |figure| (figure.labels(), of(&figure.counters)))
     }
 
-    /// A number for each address of each target.
+    /// A number for each address of each target that has one.
     fn addresses(
         &self,
-        of: fn(&AddressReport) -> u64,
+        of: fn(&AddressReport) -> Option<u64>,
     ) -> impl Iterator<Item = ([Label<'_>; 3], u64)> {
         self.upstreams.iter().flat_map(move |figure| {
             figure.targets.iter().flat_map(move |target| {
-                target.addresses.iter().map(move |(address, report)| {
-                    let [upstream, _] = figure.labels();
-                    let labels = [upstream, ("target", &*target.name), ("address", address)];
-                    (labels, of(report))
-                })
+                target
+                    .addresses
+                    .iter()
+                    .filter_map(move |(address, report)| {
+                        let [upstream, _] = figure.labels();
+                        let labels = [upstream, ("target", &*target.name), ("address", address)];
+                        Some((labels, of(report)?))
+                    })
             })
         })
     }

@@ -1,0 +1,83 @@
+//! How the reports of targets are read: `pointsman.reports`, ready to be applied.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{ProbeServer, facts_max_age, seconds};
+use crate::authority::Authority;
+use crate::endpoint::ReportName;
+use crate::entity::upstream as entity;
+use crate::exposition::{Aggregation, Selector};
+use crate::tls::TlsClient;
+
+/// How the reports of targets are read.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::upstream) struct ReportPolicy {
+    /// Port, in place of the target's.
+    pub(in crate::upstream) port: Option<u16>,
+    /// TLS, with the name that is sent in place of the host; none for clear text.
+    pub(in crate::upstream) tls: Option<(Arc<TlsClient>, Option<String>)>,
+    /// Path, with a query or without.
+    pub(in crate::upstream) path: String,
+    pub(in crate::upstream) host_header: Option<Authority<'static>>,
+    pub(in crate::upstream) headers: Vec<(String, String)>,
+    /// Time between two reads.
+    pub(in crate::upstream) interval: Duration,
+    /// Longest time of a read.
+    pub(in crate::upstream) timeout: Duration,
+    /// How long a value counts, in microseconds.
+    pub(in crate::upstream) max_age: u64,
+    /// What is read.
+    pub(in crate::upstream) selectors: Vec<Selector>,
+    /// The name of the value of each selector.
+    pub(in crate::upstream) names: Vec<ReportName>,
+}
+
+impl ReportPolicy {
+    /// None if nothing is to be read.
+    pub(super) fn of(upstream: &entity::Upstream, server: &ProbeServer) -> Option<Self> {
+        let settings = &upstream.pointsman.reports;
+        let (mut selectors, mut names) = (Vec::new(), Vec::new());
+        for metric in settings.metrics.iter().flatten() {
+            let name = metric.r#as.as_deref().unwrap_or(&metric.name);
+            let Some(known) = ReportName::of(name) else {
+                tracing::error!(
+                    upstream = upstream.name,
+                    "{name} of targets' reports is not read: the gateway knows too many names"
+                );
+                continue;
+            };
+            names.push(known);
+            selectors.push(Selector {
+                name: metric.name.clone(),
+                labels: metric.labels.clone().into_iter().flatten().collect(),
+                aggregation: match &*metric.aggregation {
+                    "min" => Aggregation::Min,
+                    "max" => Aggregation::Max,
+                    "avg" => Aggregation::Avg,
+                    _ => Aggregation::Sum,
+                },
+            });
+        }
+        let interval = seconds(settings.interval)?;
+        let timeout = seconds(settings.timeout)?;
+        // One read that fails must not make the values 0.
+        let least = 2 * interval + timeout;
+        let least = u64::try_from(least.as_micros()).unwrap_or(u64::MAX);
+        (!names.is_empty()).then(|| Self {
+            port: settings.port,
+            tls: settings
+                .tls
+                .unwrap_or(server.is_secure)
+                .then(|| (Arc::clone(&server.tls), server.sni.clone())),
+            path: settings.path.clone(),
+            host_header: server.host_header.clone(),
+            headers: server.headers.clone(),
+            interval,
+            timeout,
+            max_age: facts_max_age(&upstream.pointsman).max(least),
+            selectors,
+            names,
+        })
+    }
+}

@@ -1,0 +1,292 @@
+//! Reads figures of targets' own metrics at intervals, for balancers that balance by them. Each
+//! address has a task of its own on the runtime of the probes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+
+use super::exchange::{self, Left, Server};
+use super::{JITTER, make_way};
+use crate::authority::Host;
+use crate::clock;
+use crate::endpoint::{Live, NUMBERS};
+use crate::exposition::{Reading, TextError};
+use crate::tls::HTTP_1_1;
+use crate::upstream::members::{Member, Members};
+use crate::upstream::policy::ReportPolicy;
+
+/// Most reads of an upstream at a time.
+const CONCURRENCY: usize = 10;
+
+/// Longest time until the first read of an address, so that a balancer soon has values.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// Bytes that are read at a time at least.
+const ROOM: usize = 16 << 10;
+
+const AGENT: &str = concat!("pointsman/", env!("CARGO_PKG_VERSION"), " (reports)");
+
+/// What is asked for: servers that have it in several formats choose by this.
+const ACCEPT: &str = "text/plain;version=0.0.4;q=1,text/plain;q=0.5,*/*;q=0.1";
+
+/// Reads the reports of an upstream's targets.
+#[derive(Debug)]
+pub(in crate::upstream) struct ReportReaders {
+    members: Weak<Members>,
+    runtime: Handle,
+    running: Mutex<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    policy: Option<Arc<ReportPolicy>>,
+    /// By endpoint.
+    tasks: HashMap<u64, Task>,
+    permits: Arc<Semaphore>,
+}
+
+/// The task of one address, with what it depends on of its target.
+#[derive(Debug)]
+struct Task {
+    host: Host<'static>,
+    handle: AbortHandle,
+}
+
+impl ReportReaders {
+    pub(in crate::upstream) fn new(members: &Arc<Members>, runtime: &Handle) -> Self {
+        Self {
+            members: Arc::downgrade(members),
+            runtime: runtime.clone(),
+            running: Mutex::new(Running {
+                policy: None,
+                tasks: HashMap::new(),
+                permits: Arc::new(Semaphore::new(CONCURRENCY)),
+            }),
+        }
+    }
+
+    /// Starts and ends tasks, so that each address with a weight has one if the policy asks for it.
+    pub(in crate::upstream) fn sync(&self) {
+        let Some(members) = self.members.upgrade() else {
+            return;
+        };
+        let policy = members.policy();
+        let mut running = self.running.lock();
+        if running.policy.as_deref() != policy.reports.as_ref() {
+            running.end();
+            running.policy = policy.reports.clone().map(Arc::new);
+        }
+        let Some(reports) = running.policy.clone() else {
+            return;
+        };
+        let all = members.each(Member::clone).into_iter();
+        let wanted = all.filter(|member| member.weight > 0);
+        let wanted: HashMap<u64, Member> = wanted.map(|member| (member.id, member)).collect();
+        running.tasks.retain(|id, task| {
+            let stays = wanted
+                .get(id)
+                .is_some_and(|member| task.host == member.host);
+            if !stays {
+                task.handle.abort();
+            }
+            stays
+        });
+        for (id, member) in wanted {
+            if running.tasks.contains_key(&id) {
+                continue;
+            }
+            let job = Job::new(&self.members, &member, &reports, &running.permits);
+            let task = Task {
+                host: member.host,
+                handle: self.runtime.spawn(job.run()).abort_handle(),
+            };
+            running.tasks.insert(id, task);
+        }
+    }
+}
+
+impl Running {
+    fn end(&mut self) {
+        for (_, task) in self.tasks.drain() {
+            task.handle.abort();
+        }
+    }
+}
+
+impl Drop for ReportReaders {
+    fn drop(&mut self) {
+        self.running.lock().end();
+    }
+}
+
+/// Why there are no values.
+#[derive(Debug, Error)]
+enum Error {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error(transparent)]
+    Exchange(#[from] exchange::Error),
+    #[error("status {0}")]
+    Status(u16),
+    #[error(transparent)]
+    Text(#[from] TextError),
+    #[error("there is no sample of {0}")]
+    Missing(String),
+    #[error("the target has more than {NUMBERS} values")]
+    TooMany,
+}
+
+/// The reading of one address.
+struct Job {
+    members: Weak<Members>,
+    live: Arc<Live>,
+    server: Server,
+    request: Box<str>,
+    policy: Arc<ReportPolicy>,
+    permits: Arc<Semaphore>,
+}
+
+impl Job {
+    fn new(
+        members: &Weak<Members>,
+        member: &Member,
+        policy: &Arc<ReportPolicy>,
+        permits: &Arc<Semaphore>,
+    ) -> Self {
+        let secure = policy.tls.is_some();
+        let (host, authority) = exchange::host_of(member, policy.host_header.as_ref(), secure);
+        let tls = policy.tls.as_ref().map(|(client, name)| {
+            let name = name.as_deref().unwrap_or(host.bare()).to_owned();
+            (client.connector(&[HTTP_1_1]), name)
+        });
+        let line = format!("GET {}", policy.path);
+        let presets = [
+            ("host", &*authority),
+            ("user-agent", AGENT),
+            ("accept", ACCEPT),
+        ];
+        Self {
+            members: members.clone(),
+            live: Arc::clone(&member.live),
+            server: Server::new(member, policy.port, tls),
+            request: exchange::request(&line, &presets, &policy.headers, true),
+            policy: Arc::clone(policy),
+            permits: Arc::clone(permits),
+        }
+    }
+
+    async fn run(self) {
+        let mut idle = None;
+        let mut pause = self.policy.interval.min(FIRST).mul_f64(fastrand::f64());
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (self.policy.interval).mul_f64(1.0 - JITTER * fastrand::f64());
+            let Ok(_permit) = self.permits.acquire().await else {
+                return;
+            };
+            make_way();
+            let timeout = self.policy.timeout;
+            let read = tokio::time::timeout(timeout, self.read(&mut idle)).await;
+            let read = read.unwrap_or(Err(Error::Timeout(timeout)));
+            if self.members.strong_count() == 0 {
+                return;
+            }
+            self.note(read.and_then(|found| self.keep(&found)));
+        }
+    }
+
+    /// The value of each selector. The connection is kept for the next read.
+    async fn read(&self, idle: &mut Option<Left>) -> Result<Vec<Option<f64>>, Error> {
+        if let Some(stream) = Left::reopen(idle).await {
+            match self.ask(stream, idle).await {
+                // The server may have closed the connection for its age.
+                Err(Error::Exchange(exchange::Error::Broken(_))) => {}
+                answer => return answer,
+            }
+        }
+        let stream = self.server.connect().await?;
+        self.ask(stream, idle).await
+    }
+
+    async fn ask(
+        &self,
+        stream: Box<dyn exchange::Duplex>,
+        idle: &mut Option<Left>,
+    ) -> Result<Vec<Option<f64>>, Error> {
+        let mut reading = Reading::new(&self.policy.selectors);
+        let mut outcome = Ok(());
+        let is_wanted = |status, piece: &[u8]| {
+            if status == 200 {
+                outcome = reading.read(piece);
+            }
+            status == 200 && outcome.is_ok()
+        };
+        let status = exchange::get(stream, &self.request, ROOM, is_wanted, idle).await?;
+        if status != 200 {
+            return Err(Error::Status(status));
+        }
+        outcome?;
+        Ok(reading.finish()?)
+    }
+
+    /// Keeps what was found, for as long as the policy says. A value that is missing stays as it was
+    /// until it is too old.
+    fn keep(&self, found: &[Option<f64>]) -> Result<(), Error> {
+        let now = clock::micros(Instant::now());
+        let values = self.policy.names.iter().zip(found);
+        let values = values.filter_map(|(name, value)| value.map(|value| (*name, Some(value))));
+        let values: Vec<_> = values.collect();
+        if !self.live.set_named(now, &values, now + self.policy.max_age) {
+            return Err(Error::TooMany);
+        }
+        match self
+            .policy
+            .selectors
+            .iter()
+            .zip(found)
+            .find(|(_, value)| value.is_none())
+        {
+            Some((selector, _)) => Err(Error::Missing(selector.name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn note(&self, read: Result<(), Error>) {
+        let failure = read.err().map(|error| error.to_string());
+        // What is wrong with all reads is logged once, and how often it is, is counted.
+        if !self.live.note_read(failure.clone()) {
+            return;
+        }
+        let Some(members) = self.members.upgrade() else {
+            return;
+        };
+        let (upstream, address) = (&*members.name(), self.server.address());
+        match failure {
+            Some(failure) => {
+                tracing::warn!(upstream, %address, "reports cannot be read: {failure}")
+            }
+            None => tracing::info!(upstream, %address, "reports can be read again"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There is one for each of many thousand addresses.
+    #[test]
+    fn a_job_that_waits_is_small() {
+        fn size<F>(_: impl Fn(Job) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let size = size(Job::run);
+        assert!(size <= 2048, "{size} bytes");
+    }
+}
