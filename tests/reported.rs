@@ -1,10 +1,10 @@
-//! Numbers of targets that balancers read by name: reported with responses, and set by operators.
+//! Values of targets that balancers read by name: reported with responses, and set by operators.
 
 use serde_json::{Value, json};
 
 use crate::harness::{Backend, Gateway, guest, patch_upstream, until};
 
-/// A gateway with two backends whose balancer picks the one with the least of both numbers.
+/// A gateway with two backends whose balancer picks the one with the least of both values.
 fn with_backends() -> (Gateway, [Backend; 2]) {
     let gateway = Gateway::start();
     let backends = ["a", "b"].map(Backend::start);
@@ -77,7 +77,7 @@ fn a_balancer_reads_what_targets_report_by_name() {
 }
 
 #[test]
-fn an_operator_sets_numbers_of_a_target_for_a_while() {
+fn an_operator_sets_values_of_a_target_for_a_while() {
     let (gateway, backends) = with_backends();
     assert_eq!(facts(&gateway, &backends[0]), json!({}));
     let set = |backend: &Backend, fields: &Value| {

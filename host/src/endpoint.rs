@@ -10,9 +10,9 @@ pub(crate) mod health;
 mod in_flight;
 mod labels;
 mod latency;
-mod named;
 mod orca;
 mod permits;
+mod reported;
 mod work;
 
 use std::future::Future;
@@ -39,12 +39,12 @@ pub use in_flight::InFlight;
 pub(crate) use in_flight::Places;
 pub use labels::Labels;
 use latency::{Latency, LatencyAtLoad};
-use named::NamedNumbers;
-pub use named::{KEPT as NUMBERS, NamedNumber, ReportName, ReportReads};
-use orca::Reported;
+use orca::LastReport;
 pub use orca::{LoadReport, Metrics};
 pub use permits::ConnectionPermit;
 use permits::ConnectionPermits;
+use reported::ReportedValues;
+pub use reported::{REPORTED_VALUES, ReportName, ReportReads, ReportedValue};
 use work::WorkCounters;
 pub use work::{RequestCost, WorkInFlight};
 
@@ -98,8 +98,8 @@ pub(crate) struct Live {
     pub(crate) window: Window,
     latency: Latency,
     at_load: LatencyAtLoad,
-    reported: Reported,
-    named: NamedNumbers,
+    last_report: LastReport,
+    reported: ReportedValues,
     work: WorkCounters,
     departure: Departure,
 }
@@ -367,13 +367,13 @@ impl Endpoint {
 
     /// What the endpoint last reported of its own load, as of `now`; all 0 if it has reported
     /// nothing for 10 seconds.
-    pub fn reported(&self, now: u64) -> LoadReport {
-        self.live.reported.at(now)
+    pub fn load_report(&self, now: u64) -> LoadReport {
+        self.live.last_report.at(now)
     }
 
     /// Records what it reports.
     pub fn observe_report(&self, now: u64, report: LoadReport) {
-        self.live.reported.set(now, report);
+        self.live.last_report.set(now, report);
     }
 
     /// Sets the number of requests in flight to any value, for a balancer that is tried out without

@@ -36,7 +36,7 @@ use crate::authority::Authority;
 use crate::balancer::{Balancer, Observed, Shadow};
 use crate::clock;
 use crate::endpoint::health::{Report, Source};
-use crate::endpoint::{Endpoint, InFlight, Metrics, NamedNumber, Outcome, Places, ReportName};
+use crate::endpoint::{Endpoint, InFlight, Metrics, Outcome, Places, ReportName, ReportedValue};
 use crate::endpoint_address::EndpointAddress;
 use crate::entity::upstream::RetryBudget;
 use members::Members;
@@ -220,14 +220,14 @@ impl Upstream {
 
     /// Records the load that an endpoint reports, if a balancer reads it.
     pub fn report_load(&self, endpoint: &Endpoint, headers: &http::HeaderMap) {
-        let (report, named) = (Observed::Report, Observed::Named);
-        let (report, named) = (self.balancer.wants(report), self.balancer.wants(named));
-        if (report || named)
+        let report = self.balancer.wants(Observed::Report);
+        let values = self.balancer.wants(Observed::ReportedValues);
+        if (report || values)
             && let Some(metrics) = Metrics::of(headers)
         {
             let now = clock::micros(Instant::now());
             endpoint.observe_report(now, metrics.load());
-            if named {
+            if values {
                 endpoint.observe_metrics(now, &metrics);
             }
         }
@@ -367,26 +367,33 @@ impl Upstream {
         found
     }
 
-    /// Sets numbers of a target's addresses, which balancers read as columns `reported:NAME`, for the
-    /// time that the settings say. None removes one. Returns false if an address has too many.
-    pub fn set_named(&self, target: Uuid, numbers: &[(ReportName, Option<f64>)]) -> bool {
+    /// Sets reported values of a target's addresses, which balancers read as columns
+    /// `reported:NAME`, for the time that the settings say. None removes one. Returns false if an
+    /// address has too many.
+    pub fn set_reported_values(&self, target: Uuid, values: &[(ReportName, Option<f64>)]) -> bool {
         let now = clock::micros(Instant::now());
         let until = now + self.policy.facts_max_age();
         let mut have_room = true;
         self.shared.members.of_target(target, |_, live| {
-            have_room &= live.set_named(now, numbers, until);
+            have_room &= live.set_reported(now, values, until);
         });
         have_room
     }
 
-    /// The numbers that balancers read of a target's addresses, with the seconds that each counts.
-    pub fn named(&self, target: Uuid) -> Vec<(EndpointAddress, Vec<(NamedNumber, f64)>)> {
+    /// The reported values of a target's addresses, with the seconds that each counts.
+    pub fn reported_values(
+        &self,
+        target: Uuid,
+    ) -> Vec<(EndpointAddress, Vec<(ReportedValue, f64)>)> {
         let now = clock::micros(Instant::now());
         let mut all = Vec::new();
         self.shared.members.of_target(target, |address, live| {
-            let numbers = live.all_named(now).into_iter();
-            let numbers = numbers.map(|number| (number, (number.until - now) as f64 / 1e6));
-            all.push((address.clone(), numbers.collect()));
+            let values = live.reported_values(now).into_iter();
+            let values = values.map(|value| {
+                let left = value.until - now;
+                (value, left as f64 / 1e6)
+            });
+            all.push((address.clone(), values.collect()));
         });
         all
     }

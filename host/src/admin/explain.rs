@@ -277,7 +277,7 @@ async fn who(
 
 /// An endpoint as a balancer may see it.
 fn shown(endpoint: &endpoint::Endpoint, now: u64) -> Value {
-    let reported = endpoint.reported(now);
+    let reported = endpoint.load_report(now);
     json!({
         "id": targets::shown_id(endpoint.id),
         "address": endpoint.address,
@@ -288,7 +288,7 @@ fn shown(endpoint: &endpoint::Endpoint, now: u64) -> Value {
         "latency_at_load_us": endpoint.latency_at_load(now),
         "reported_load": reported.load,
         "reported_queue": reported.queue,
-        "reported": targets::named_values(&endpoint.all_named(now)),
+        "reported": targets::values_by_name(&endpoint.reported_values(now)),
     })
 }
 

@@ -22,7 +22,7 @@ use super::hooks::Hooks;
 use super::lists::newest_first;
 use super::rows::{find, find_in, id_of, parent_id};
 use crate::authority::{Authority, Host};
-use crate::endpoint::{NUMBERS, NamedNumber, ReportName};
+use crate::endpoint::{REPORTED_VALUES, ReportName, ReportedValue};
 use crate::endpoint_address::{EndpointAddress, unix_path};
 use crate::entity::target::DEFAULT_PORT;
 use crate::entity::{Kind, Reference, Row};
@@ -71,7 +71,7 @@ pub(super) fn endpoints() -> Vec<ApiEndpoint> {
     }
     endpoints.push((
         format!("{TARGET}/facts"),
-        get(show_facts).patch(set_facts),
+        get(show_reported).patch(set_reported),
         "GET, HEAD, OPTIONS, PATCH",
     ));
     endpoints
@@ -80,36 +80,36 @@ pub(super) fn endpoints() -> Vec<ApiEndpoint> {
 /// Path of a target.
 const TARGET: &str = "/upstreams/{key}/targets/{nested}";
 
-/// Largest body with facts, in bytes.
-const FACTS_LIMIT: usize = 64 << 10;
+/// Largest body with values, in bytes.
+const VALUES_LIMIT: usize = 64 << 10;
 
-async fn show_facts(
+async fn show_reported(
     State(admin): State<Admin>,
     Path((upstream, target)): Path<(String, String)>,
 ) -> ApiResult {
     let (upstream, target) = target_of(&admin, &upstream, &target)?;
-    Ok(Json(facts_of(&upstream, id_of(&target))).into_response())
+    Ok(Json(reported_values_of(&upstream, id_of(&target))).into_response())
 }
 
-/// Sets numbers of a target that balancers read by name, for a limited time. They are those of this
-/// gateway, and not stored: what they say is soon old.
-async fn set_facts(
+/// Sets reported values of a target for a limited time. They are those of this gateway, and not
+/// stored: what they say is soon old.
+async fn set_reported(
     State(admin): State<Admin>,
     Path((upstream, target)): Path<(String, String)>,
     request: Request,
 ) -> ApiResult {
     let (upstream, target) = target_of(&admin, &upstream, &target)?;
-    let input = decode::fields(&[], request, FACTS_LIMIT).await?;
+    let input = decode::fields(&[], request, VALUES_LIMIT).await?;
     let too_many = || {
         Error::bad_request(format!(
-            "the target has too many facts: at most {NUMBERS}, with those that it reports; null removes one"
+            "the target has too many reported values: at most {REPORTED_VALUES}, whatever their source; null removes one"
         ))
     };
-    // Before the gateway knows all of the names for good.
-    if input.len() > NUMBERS {
+    // Before the names come into use.
+    if input.len() > REPORTED_VALUES {
         return Err(too_many());
     }
-    let mut numbers = Vec::new();
+    let mut values = Vec::new();
     for (name, value) in &input {
         let value = match value {
             Value::Null => None,
@@ -132,36 +132,36 @@ async fn set_facts(
             Error::field(
                 name,
                 "expected a name of 1 to 128 printable ASCII characters without spaces, commas, quotes and \
-                 equals signs, of at most 1024 that a gateway knows",
+                 equals signs, of at most 1024 that are in use",
             )
         })?;
-        numbers.push((name, value));
+        values.push((name, value));
     }
     let target = id_of(&target);
-    if !upstream.set_named(target, &numbers) {
+    if !upstream.set_reported_values(target, &values) {
         return Err(too_many());
     }
-    Ok(Json(facts_of(&upstream, target)).into_response())
+    Ok(Json(reported_values_of(&upstream, target)).into_response())
 }
 
-fn facts_of(upstream: &Upstream, target: Uuid) -> Value {
+fn reported_values_of(upstream: &Upstream, target: Uuid) -> Value {
     let addresses = upstream
-        .named(target)
+        .reported_values(target)
         .into_iter()
-        .map(|(address, numbers)| {
-            let facts = numbers.into_iter().map(|(number, left)| {
-                let shown = json!({ "value": number.value, "expires_in": millis(left) });
-                (number.name.text().to_owned(), shown)
+        .map(|(address, values)| {
+            let values = values.into_iter().map(|(reported, left)| {
+                let shown = json!({ "value": reported.value, "expires_in": millis(left) });
+                (reported.name.text().to_owned(), shown)
             });
-            json!({ "address": address, "facts": facts.collect::<Row>() })
+            json!({ "address": address, "facts": values.collect::<Row>() })
         });
     json!({ "data": addresses.collect::<Vec<_>>() })
 }
 
-/// Numbers by their names.
-pub(super) fn named_values(numbers: &[NamedNumber]) -> Value {
-    let values = numbers.iter();
-    let values = values.map(|number| (number.name.text().to_owned(), json!(number.value)));
+/// Reported values by their names.
+pub(super) fn values_by_name(values: &[ReportedValue]) -> Value {
+    let values = values.iter();
+    let values = values.map(|reported| (reported.name.text().to_owned(), json!(reported.value)));
     Value::Object(values.collect())
 }
 

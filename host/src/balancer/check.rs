@@ -5,7 +5,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
-use super::columns::{Column, NAMES};
+use super::columns::{Column, MOST_REPORTED};
 use crate::component::{self, ComponentError, WASI};
 
 /// The interface that a balancer must export, and those that it may export.
@@ -160,9 +160,13 @@ pub(super) fn columns(names: &[String]) -> Result<Vec<Column>, LoadError> {
                 .collect(),
         })
     };
-    if names.iter().filter(|name| Column::is_new(name)).count() > NAMES {
-        let message =
-            format!("it asks for more than {NAMES} columns of names that no other one asks for");
+    if names
+        .iter()
+        .filter(|name| Column::is_reported(name))
+        .count()
+        > MOST_REPORTED
+    {
+        let message = format!("it asks for more than {MOST_REPORTED} columns reported:NAME");
         return Err(LoadError::Limit(message));
     }
     names.iter().map(known).collect()

@@ -20,8 +20,8 @@ pub enum Observed {
     Report = 2,
     /// When parts of bodies come.
     Body = 4,
-    /// The numbers that the endpoint reports by name.
-    Named = 8,
+    /// The values that the endpoint reports by names.
+    ReportedValues = 8,
 }
 
 /// What a balancer reads. It is looked up with every request and seldom changed.
@@ -94,7 +94,7 @@ impl Interests {
 }
 
 /// A load column that this gateway fills.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Column {
     /// Requests sent and not yet answered in full.
     InFlight,
@@ -116,19 +116,22 @@ pub enum Column {
     FirstByte,
     /// Microseconds between two parts of a body, a mean.
     ChunkGap,
-    /// The number of this name, in thousandths, that the endpoint reports or an operator has set.
-    Named(ReportName),
+    /// The reported value of this name, in thousandths.
+    Reported(ReportName),
 }
 
-/// Most names of columns that one description, and one instance beside it, may have the gateway know:
-/// what it knows is limited, and for all balancers.
-pub(super) const NAMES: usize = 16;
+/// [`Column::ALL`], to be borrowed from.
+static ALL: [Column; Column::ALL.len()] = Column::ALL;
 
-/// What the names of columns with numbers of endpoints begin with.
+/// Most columns of reported values in a description, and most that an instance asks for beside it:
+/// a gateway keeps a limited number of names for all balancers.
+pub(super) const MOST_REPORTED: usize = 32;
+
+/// What the names of columns with reported values begin with.
 const REPORTED: &str = "reported:";
 
 impl Column {
-    /// All but those of names.
+    /// All but those of reported values.
     pub(super) const ALL: [Self; 10] = [
         Self::InFlight,
         Self::Latency,
@@ -143,9 +146,9 @@ impl Column {
     ];
 
     /// Its name in a description.
-    pub fn name(self) -> Cow<'static, str> {
+    pub fn name(&self) -> Cow<'static, str> {
         let name = match self {
-            Self::Named(name) => return format!("{REPORTED}{}", name.text()).into(),
+            Self::Reported(name) => return format!("{REPORTED}{}", name.text()).into(),
             Self::InFlight => "in-flight",
             Self::Latency => "latency",
             Self::LatencyAtLoad => "latency-at-load",
@@ -163,78 +166,98 @@ impl Column {
     /// The column of this name.
     pub(super) fn named(name: &str) -> Option<Self> {
         if let Some(name) = name.strip_prefix(REPORTED) {
-            return ReportName::of(name).map(Self::Named);
+            return ReportName::of(name).map(Self::Reported);
         }
         Self::ALL.into_iter().find(|column| column.name() == name)
     }
 
-    /// Whether it is a column of a name that the gateway does not know yet.
-    pub(super) fn is_new(name: &str) -> bool {
-        let name = name.strip_prefix(REPORTED);
-        name.is_some_and(|name| ReportName::known(name).is_none())
+    /// Whether this is the name of a column with reported values.
+    pub(super) fn is_reported(name: &str) -> bool {
+        name.starts_with(REPORTED)
     }
 
     /// What has to be observed for it.
-    pub(super) fn source(self) -> Option<Observed> {
+    pub(super) fn source(&self) -> Option<Observed> {
         match self {
             // Costs are counted for every request that has one.
             Self::InFlight | Self::InFlightCost | Self::UnansweredCost => None,
             Self::Unanswered | Self::FirstByte | Self::ChunkGap => Some(Observed::Body),
             Self::Latency | Self::LatencyAtLoad => Some(Observed::Latency),
             Self::ReportedLoad | Self::ReportedQueue => Some(Observed::Report),
-            Self::Named(_) => Some(Observed::Named),
+            Self::Reported(_) => Some(Observed::ReportedValues),
         }
-    }
-
-    /// The number that stands for it in a guest.
-    pub(super) fn handle(self) -> u32 {
-        let count = Self::ALL.len() as u32;
-        match self {
-            Self::Named(name) => count + name.number(),
-            other => (0..count)
-                .zip(Self::ALL)
-                .find(|(_, own)| *own == other)
-                .map_or(count, |own| own.0),
-        }
-    }
-
-    /// The column of this number.
-    pub(super) fn of_handle(handle: u32) -> Option<Self> {
-        let known = Self::ALL.get(handle as usize).copied();
-        let named = || ReportName::of_number(handle - Self::ALL.len() as u32);
-        known.or_else(|| named().map(Self::Named))
     }
 
     /// Its value for an endpoint at a time.
-    pub(super) fn value(self, endpoint: &Endpoint, now: u64) -> u32 {
+    pub(super) fn value(&self, endpoint: &Endpoint, now: u64) -> u32 {
         match self {
             Self::InFlight => endpoint.in_flight(),
             Self::Latency => endpoint.latency(now),
             Self::LatencyAtLoad => endpoint.latency_at_load(now),
-            Self::ReportedLoad => endpoint.reported(now).load,
-            Self::ReportedQueue => endpoint.reported(now).queue,
+            Self::ReportedLoad => endpoint.load_report(now).load,
+            Self::ReportedQueue => endpoint.load_report(now).queue,
             Self::InFlightCost => endpoint.work().cost,
             Self::Unanswered => endpoint.work().unanswered,
             Self::UnansweredCost => endpoint.work().unanswered_cost,
             Self::FirstByte => endpoint.first_byte(now),
             Self::ChunkGap => endpoint.chunk_gap(now),
-            Self::Named(name) => endpoint.named(now, name),
+            Self::Reported(name) => endpoint.reported_value(now, name),
         }
     }
 }
 
+/// The numbers that stand for columns in an instance.
+#[derive(Debug, Default)]
+pub(super) struct ColumnHandles {
+    /// Those of reported values that it has asked for. Their numbers follow those of all others.
+    reported: Vec<Column>,
+}
+
+impl ColumnHandles {
+    /// The number of a column; none if the instance has asked for too many.
+    pub(super) fn of(&mut self, column: Column) -> Option<u32> {
+        let number = match Column::ALL.iter().position(|known| *known == column) {
+            Some(number) => number,
+            None => {
+                let known = self.reported.iter().position(|known| *known == column);
+                if known.is_none() {
+                    if self.reported.len() == MOST_REPORTED {
+                        return None;
+                    }
+                    self.reported.push(column);
+                }
+                Column::ALL.len() + known.unwrap_or(self.reported.len() - 1)
+            }
+        };
+        u32::try_from(number).ok()
+    }
+
+    /// The column of a number.
+    pub(super) fn column(&self, number: u32) -> Option<&Column> {
+        let number = number as usize;
+        let reported = || self.reported.get(number - Column::ALL.len());
+        ALL.get(number).or_else(reported)
+    }
+}
+
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
 
     #[test]
     fn each_column_has_a_name_and_a_handle() {
-        let named = Column::named("reported:columns_test");
-        assert!(matches!(named, Some(Column::Named(_))));
-        for column in Column::ALL.into_iter().chain(named) {
-            assert_eq!(Column::named(&column.name()), Some(column));
-            assert_eq!(Column::of_handle(column.handle()), Some(column));
+        let named = Column::named("reported:columns_test").unwrap();
+        assert!(matches!(named, Column::Reported(_)));
+        let mut handles = ColumnHandles::default();
+        for column in Column::ALL.into_iter().chain([named]) {
+            assert_eq!(Column::named(&column.name()), Some(column.clone()));
+            let handle = handles.of(column.clone()).unwrap();
+            assert_eq!(handles.of(column.clone()), Some(handle));
+            assert_eq!(handles.column(handle), Some(&column));
         }
+        assert_eq!(handles.column(11), None);
+        assert_eq!(handles.column(u32::MAX), None);
         for wrong in [
             "",
             "reported",
@@ -245,8 +268,17 @@ mod tests {
         ] {
             assert_eq!(Column::named(wrong), None, "{wrong}");
         }
-        for wrong in [10 + 60_000, u32::MAX] {
-            assert_eq!(Column::of_handle(wrong), None);
-        }
+    }
+
+    #[test]
+    fn an_instance_has_handles_for_a_limited_number_of_names() {
+        let mut handles = ColumnHandles::default();
+        let mut of = |number: usize| {
+            let column = Column::named(&format!("reported:handles_{number}"));
+            handles.of(column.unwrap())
+        };
+        assert!((0..MOST_REPORTED).all(|number| of(number) == Some(10 + number as u32)));
+        assert_eq!(of(MOST_REPORTED), None);
+        assert_eq!(of(3), Some(13));
     }
 }

@@ -11,7 +11,7 @@ use super::bindings::{
     body_facts, endpoint_facts, load, log, outcome_tag, refusal, request_facts, tries,
 };
 use super::body::BodyAnswer;
-use super::columns::{Column, Interests, NAMES};
+use super::columns::{Column, ColumnHandles, Interests};
 use super::endpoint_facts::EndpointFacts;
 use super::facts::{self, BODY_START};
 use super::request::Refusal;
@@ -39,8 +39,8 @@ pub(super) struct LoadView {
     pub(super) tries: Option<EarlierTries>,
     /// The columns that the guest asks for are added here, so that they are observed.
     interests: Arc<Interests>,
-    /// Names of columns that the gateway has not known before this guest asked for them.
-    new_names: usize,
+    /// The numbers of the columns that the guest has asked for.
+    handles: ColumnHandles,
 }
 
 /// The tries of a request before the one of the pick.
@@ -74,7 +74,7 @@ impl LoadView {
             facts: EndpointFacts::new(matches!(answers, LoadAnswers::Recorded(_))),
             answers,
             interests,
-            new_names: 0,
+            handles: ColumnHandles::default(),
         }
     }
 
@@ -116,7 +116,7 @@ const NO_STATUS: u64 = u64::MAX;
 
 impl LoadView {
     fn value(&self, now: u64, column: u32, position: u32) -> wasmtime::Result<u32> {
-        let Some(column) = Column::of_handle(column) else {
+        let Some(column) = self.handles.column(column) else {
             wasmtime::bail!("{column} is not the handle of a column");
         };
         Ok(column.value(self.endpoint(position)?, now))
@@ -170,12 +170,20 @@ impl LoadView {
 
 impl load::Host for Guest {
     fn read(&mut self, column: String) -> wasmtime::Result<Option<u32>> {
-        let column = self.own.column(&column);
-        if let Some(observed) = column.and_then(Column::source) {
+        let Some(column) = Column::named(&column) else {
+            return Ok(None);
+        };
+        let observed = column.source();
+        // Not recorded, since the number depends only on what was asked before. Whether there is
+        // one may differ in a replay: another version may fill other columns, and names may all be
+        // in use.
+        let handle = self.own.handles.of(column);
+        if handle.is_some()
+            && let Some(observed) = observed
+        {
             self.own.interests.add(observed);
         }
-        // The answer is always the same, so no recording needs it.
-        Ok(column.map(Column::handle))
+        Ok(handle)
     }
 
     fn at(&mut self, column: u32, position: u32) -> wasmtime::Result<u32> {
@@ -246,18 +254,6 @@ impl request_facts::Host for Guest {
 }
 
 impl LoadView {
-    /// The column of a name. The gateway knows a limited number of names, for good, so a guest can add
-    /// few.
-    fn column(&mut self, name: &str) -> Option<Column> {
-        if Column::is_new(name) {
-            if self.new_names == NAMES {
-                return None;
-            }
-            self.new_names += 1;
-        }
-        Column::named(name)
-    }
-
     fn of_body(&self, question: BodyQuestion) -> Option<BodyAnswer> {
         let answer = facts::read(|facts| {
             self.interests.add_question(&question);

@@ -2,9 +2,10 @@
 //! Cost Aggregation (ORCA), `OrcaLoadReport` as text or as JSON in `endpoint-load-metrics`, as in
 //! Envoy and vLLM.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use serde_json::Value;
 
 /// The header.
@@ -18,7 +19,7 @@ const QUEUES: [&str; 2] = ["queue_size", "num_requests_waiting"];
 
 /// The last report of an endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Reported {
+pub(super) struct LastReport {
     /// The load in the upper half, the queue in the lower one.
     values: AtomicU64,
     at: AtomicU64,
@@ -33,7 +34,7 @@ pub struct LoadReport {
     pub queue: u32,
 }
 
-impl Reported {
+impl LastReport {
     pub(super) fn set(&self, now: u64, report: LoadReport) {
         let values = u64::from(report.load) << 32 | u64::from(report.queue);
         self.values.store(values, Ordering::Relaxed);
@@ -56,13 +57,14 @@ impl Reported {
 
 /// The metrics of a report.
 #[derive(Debug)]
-pub struct Metrics(Form);
+pub struct Metrics<'a>(Form<'a>);
 
 #[derive(Debug)]
-enum Form {
+enum Form<'a> {
     Json(Value),
-    /// Names, those of named metrics with their prefix, and values.
-    Text(Vec<(String, f64)>),
+    /// Pairs of a name and a value, read anew each time: a report comes with each response, and two
+    /// or three of its metrics are looked for.
+    Text(Cow<'a, str>),
 }
 
 /// Most named metrics of a report that are read.
@@ -71,18 +73,33 @@ const METRICS: usize = 64;
 /// What names of metrics begin with in the form of text.
 const PREFIX: &str = "named_metrics.";
 
-impl Metrics {
-    /// The report in an answer, if there is one that can be read.
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
-        // A metric whose name is not valid text or not ASCII is not one of those looked for here.
-        let text = String::from_utf8_lossy(headers.get(NAME).map(HeaderValue::as_bytes)?);
+impl<'a> Form<'a> {
+    fn of(text: &'a str) -> Option<Self> {
         let text = text.trim();
-        let form = match text.split_once(' ') {
-            Some(("JSON", json)) => Form::Json(serde_json::from_str(json).ok()?),
-            Some(("TEXT", text)) => Form::Text(pairs_of(text)),
-            _ if text.starts_with('{') => Form::Json(serde_json::from_str(text).ok()?),
-            _ if text.contains('=') => Form::Text(pairs_of(text)),
-            _ => return None,
+        match text.split_once(' ') {
+            Some(("JSON", json)) => serde_json::from_str(json).ok().map(Self::Json),
+            Some(("TEXT", text)) => Some(Self::Text(text.into())),
+            _ if text.starts_with('{') => serde_json::from_str(text).ok().map(Self::Json),
+            _ if text.contains('=') => Some(Self::Text(text.into())),
+            _ => None,
+        }
+    }
+
+    fn into_owned(self) -> Form<'static> {
+        match self {
+            Self::Json(report) => Form::Json(report),
+            Self::Text(text) => Form::Text(text.into_owned().into()),
+        }
+    }
+}
+
+impl<'a> Metrics<'a> {
+    /// The report in an answer, if there is one that can be read.
+    pub fn of(headers: &'a HeaderMap) -> Option<Self> {
+        // A metric whose name is not valid text or not ASCII is not one of those looked for here.
+        let form = match String::from_utf8_lossy(headers.get(NAME)?.as_bytes()) {
+            Cow::Borrowed(text) => Form::of(text)?,
+            Cow::Owned(text) => Form::of(&text)?.into_owned(),
         };
         Some(Self(form))
     }
@@ -90,10 +107,10 @@ impl Metrics {
     fn metric(&self, name: &str) -> Option<f64> {
         match &self.0 {
             Form::Json(report) => report.get(name)?.as_f64(),
-            Form::Text(pairs) => pairs
-                .iter()
-                .find(|(found, _)| found == name)
-                .map(|pair| pair.1),
+            Form::Text(text) => {
+                let mut pairs = pairs_of(text);
+                pairs.find(|(found, _)| *found == name).map(|pair| pair.1)
+            }
         }
     }
 
@@ -104,13 +121,13 @@ impl Metrics {
 
     fn all_named(&self) -> impl Iterator<Item = (&str, f64)> {
         let (json, text) = match &self.0 {
-            Form::Json(report) => (report.get("named_metrics").and_then(Value::as_object), None),
-            Form::Text(pairs) => (None, Some(pairs)),
+            Form::Json(report) => (report.get("named_metrics").and_then(Value::as_object), ""),
+            Form::Text(text) => (None, &**text),
         };
         let json = json.into_iter().flatten();
         let json = json.filter_map(|(name, value)| Some((&**name, value.as_f64()?)));
-        let text = text.into_iter().flatten();
-        let text = text.filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, *value)));
+        let text = pairs_of(text);
+        let text = text.filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?, value)));
         json.chain(text)
     }
 
@@ -137,16 +154,15 @@ impl Metrics {
     }
 }
 
-fn pairs_of(text: &str) -> Vec<(String, f64)> {
+fn pairs_of(text: &str) -> impl Iterator<Item = (&str, f64)> {
     let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
-    let pairs = pairs
-        .filter_map(|(name, value)| Some((name.trim().to_owned(), value.trim().parse().ok()?)));
-    pairs.collect()
+    pairs.filter_map(|(name, value)| Some((name.trim(), value.trim().parse().ok()?)))
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -175,9 +191,15 @@ mod tests {
             Some((500, 3))
         );
         assert_eq!(report(r#"{"application_utilization": 0}"#), Some((0, 0)));
+        assert_eq!(report("TEXT"), None);
         assert_eq!(report("BIN abc"), None);
         assert_eq!(report("JSON {"), None);
         assert!(Metrics::of(&HeaderMap::new()).is_none());
+        // A name that is not UTF-8 hides no other.
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_bytes(b" TEXT a\xff=1,cpu_utilization=0.3 ").unwrap();
+        headers.insert(NAME, value);
+        assert_eq!(Metrics::of(&headers).unwrap().load().load, 300);
     }
 
     #[test]
@@ -204,7 +226,7 @@ mod tests {
 
     #[test]
     fn an_old_report_is_ignored() {
-        let reported = Reported::default();
+        let reported = LastReport::default();
         let last = LoadReport {
             load: 900,
             queue: 4,

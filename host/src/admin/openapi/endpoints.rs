@@ -262,12 +262,12 @@ pub(super) fn described(path: &str, method: &Method) -> Option<Described> {
     {
         Described::new("Sets the health of a target or of one address").without_content()
     } else if is("/upstreams/{}/targets/{}/facts") && get {
-        Described::new("The numbers that balancers read of a target by name").answers(200)
+        Described::new("The reported values of a target, which balancers read").answers(200)
     } else if is("/upstreams/{}/targets/{}/facts") && *method == Method::PATCH {
         let number = json!({ "type": ["number", "null"], "minimum": 0 });
-        let facts = json!({ "type": "object", "additionalProperties": number });
-        Described::new("Sets numbers that balancers read of a target by name")
-            .takes(JSON, facts)
+        let values = json!({ "type": "object", "additionalProperties": number });
+        Described::new("Sets reported values of a target, which balancers read")
+            .takes(JSON, values)
             .answers(200)
     } else if is("/upstreams/{}/explain") && post {
         Described::new("Why the balancer picks what it picks")

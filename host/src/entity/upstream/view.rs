@@ -123,7 +123,7 @@ pub struct Extension {
     pub balancer_config: Option<Value>,
     /// Digest of the balancer's version that serves; none for the active one.
     pub balancer_version: Option<String>,
-    /// Seconds that numbers of targets count which were set over the Admin API; none for the usual
+    /// Seconds that reported values count which were set over the Admin API; none for the usual
     /// number.
     pub facts_max_age: Option<u32>,
     /// KiB of a request's body that the balancer may ask about; none for the usual number.

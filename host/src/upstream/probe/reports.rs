@@ -15,7 +15,7 @@ use super::exchange::{self, Left, Server};
 use super::{JITTER, make_way};
 use crate::authority::Host;
 use crate::clock;
-use crate::endpoint::{Live, NUMBERS};
+use crate::endpoint::{Live, REPORTED_VALUES};
 use crate::exposition::{Reading, TextError};
 use crate::tls::HTTP_1_1;
 use crate::upstream::members::{Member, Members};
@@ -138,7 +138,7 @@ enum Error {
     Text(#[from] TextError),
     #[error("there is no sample of {0}")]
     Missing(String),
-    #[error("the target has more than {NUMBERS} values")]
+    #[error("the target has more than {REPORTED_VALUES} values")]
     TooMany,
 }
 
@@ -235,14 +235,18 @@ impl Job {
         Ok(reading.finish()?)
     }
 
-    /// Keeps what was found, for as long as the policy says. A value that is missing stays as it was
-    /// until it is too old.
+    /// Keeps what was found, for as long as the policy says. A value that is missing stays as it
+    /// was until it is too old.
     fn keep(&self, found: &[Option<f64>]) -> Result<(), Error> {
         let now = clock::micros(Instant::now());
         let values = self.policy.names.iter().zip(found);
-        let values = values.filter_map(|(name, value)| value.map(|value| (*name, Some(value))));
+        let values =
+            values.filter_map(|(name, value)| value.map(|value| (name.clone(), Some(value))));
         let values: Vec<_> = values.collect();
-        if !self.live.set_named(now, &values, now + self.policy.max_age) {
+        if !self
+            .live
+            .set_reported(now, &values, now + self.policy.max_age)
+        {
             return Err(Error::TooMany);
         }
         match self
