@@ -98,7 +98,7 @@ targets = [
 
 /// Only the outcomes of tries tell which targets have used up their quota.
 #[test]
-fn a_balancer_that_hears_of_outcomes_respects_quotas() {
+fn a_balancer_that_takes_outcomes_respects_quotas() {
     let folder = tempfile::tempdir().unwrap();
     let component = folder.path().join("quota.wasm");
     fs::write(&component, guest("quota")).unwrap();
@@ -118,11 +118,11 @@ fn a_balancer_that_hears_of_outcomes_respects_quotas() {
     });
     let errors: Vec<Vec<f64>> = errors.collect();
     for phase in 0..2 {
-        let hears = errors[0][phase];
+        let informed = errors[0][phase];
         // Each target says it once in ten seconds.
-        assert!(hears < 0.01, "{errors:?}");
+        assert!(informed < 0.01, "{errors:?}");
         assert!(
-            errors[1][phase] > 10.0 * hears && errors[2][phase] > 10.0 * hears,
+            errors[1][phase] > 10.0 * informed && errors[2][phase] > 10.0 * informed,
             "{errors:?}"
         );
     }

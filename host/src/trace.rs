@@ -57,27 +57,27 @@ pub struct Row {
 /// An event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// An instance received a table; a new instance if `fresh`. `heard` has the answers to what the
-    /// instance asked meanwhile.
+    /// An instance received a table; a new instance if `fresh`. `load_answers` has the answers to
+    /// what the instance asked meanwhile.
     Table {
         /// Whether the instance is new.
         fresh: bool,
         /// The endpoints, by position.
         rows: Vec<Row>,
         /// Answers of the import `load`.
-        heard: Vec<u64>,
+        load_answers: Vec<u64>,
         /// Answers of the import `endpoint-facts`.
         facts: Vec<EndpointFact>,
     },
     /// A pick.
     Pick(Pick),
-    /// An instance was told of a try that has ended. `heard` has the answers to what it asked
-    /// meanwhile.
+    /// An instance was told of a try that has ended. `load_answers` has the answers to what it
+    /// asked meanwhile.
     Ended {
         /// The try.
         ended: EndedTry,
         /// Answers of the import `load`.
-        heard: Vec<u64>,
+        load_answers: Vec<u64>,
     },
     /// The outcome of a pick.
     Outcome {
@@ -105,12 +105,12 @@ pub struct Pick {
     /// The columns, one after another.
     pub load: Vec<u32>,
     /// Answers of the import `load`.
-    pub heard: Vec<u64>,
+    pub load_answers: Vec<u64>,
     /// What the balancer asked about the request, if that is recorded: each question once.
     pub facts: Vec<Fact>,
     /// The balancer's answer.
     pub answer: Answer,
-    /// The tag that it gave, if it hears of its tries; 0 for none.
+    /// The tag that it gave, if it is told of its tries; 0 for none.
     pub tag: u64,
     /// The position that the request was sent to; it differs from the answer if the request had
     /// already been tried there. None if it was sent nowhere.

@@ -35,6 +35,12 @@ impl Raw {
         self.0.write_all(bytes).is_ok()
     }
 
+    /// Resets the connection in place of closing it.
+    pub(crate) fn reset(self) {
+        let socket = socket2::SockRef::from(&self.0);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     /// Sends bytes as two segments, the first of `first` bytes.
     pub(crate) fn send_in_two(&mut self, bytes: &[u8], first: usize) -> &mut Self {
         let (first, second) = bytes.split_at(first);

@@ -117,8 +117,8 @@ pub(super) fn weighs(exports: &[String]) -> bool {
     exports.iter().any(|name| name.starts_with(WORK))
 }
 
-/// Whether a component with these exports hears what came of its picks.
-pub(super) fn hears(exports: &[String]) -> bool {
+/// Whether a component with these exports is told what came of its picks.
+pub(super) fn takes_outcomes(exports: &[String]) -> bool {
     exports.iter().any(|name| name.starts_with(OUTCOME))
 }
 
@@ -135,7 +135,7 @@ pub(super) fn needs_new_trace(exports: &[String], imports: &[String]) -> bool {
             .iter()
             .any(|new| name.starts_with(new))
     };
-    weighs(exports) || hears(exports) || imports.iter().any(is_new)
+    weighs(exports) || takes_outcomes(exports) || imports.iter().any(is_new)
 }
 
 /// Whether a component may ask for the start of their bodies.

@@ -121,9 +121,9 @@ struct Inner {
     load: Vec<u32>,
     /// How the last refused request is answered.
     refusal: Option<Refusal>,
-    /// The tries that have ended, once there is a plugin that hears of them.
+    /// The tries that have ended, once there is a plugin that is told of them.
     outcomes: Option<Arc<Outcomes>>,
-    /// The number of the instance that hears of them.
+    /// The number of the instance that is told of them.
     generation: u64,
     tape: Option<Box<Tape>>,
     /// Recordings so far, which is also the number of the present one.
@@ -299,8 +299,8 @@ impl Balancer {
         if inner.table.is_empty() {
             return Choice::Empty;
         }
-        if inner.plugin.prepared.hears() {
-            inner.tell_ended(self, ended::BEFORE_A_PICK);
+        if inner.plugin.prepared.takes_outcomes() {
+            inner.deliver_ended(self, ended::BEFORE_A_PICK);
         }
         let answer = inner.ask_timed(self, request, tried);
         let chosen = match answer {

@@ -12,6 +12,6 @@ pub struct ChoiceDetails {
     pub observer: Option<Arc<Placed>>,
     /// What the request weighs.
     pub cost: RequestCost,
-    /// What is noted of the try, if the balancer hears how it ends.
+    /// What is noted of the try, if the balancer is told how it ends.
     pub notes: Option<Box<TryNotes>>,
 }

@@ -242,8 +242,8 @@ impl Instance {
         self.sandbox.guest().own.tag
     }
 
-    /// Tells it of a try that has ended, if it hears of them.
-    pub(super) fn hear(&mut self, ended: &EndedTry) -> Result<(), Fault> {
+    /// Tells it of a try that has ended, if it exports `outcome`.
+    pub(super) fn try_ended(&mut self, ended: &EndedTry) -> Result<(), Fault> {
         self.sandbox.guest_mut().now = ended.now;
         let ended = bindings::Ended {
             endpoint: ended.endpoint,

@@ -86,7 +86,7 @@ impl Prepared {
     pub(super) fn new(pre: InstancePre<Guest>, exports: &[String]) -> wasmtime::Result<Self> {
         let hand_over = check::hands_over(exports).then(|| HandOverIndices::new(&pre));
         let weighing = check::weighs(exports).then(|| WeighingIndices::new(&pre));
-        let outcome_aware = check::hears(exports).then(|| OutcomeAwareIndices::new(&pre));
+        let outcome_aware = check::takes_outcomes(exports).then(|| OutcomeAwareIndices::new(&pre));
         Ok(Self {
             policy: BalancerIndices::new(&pre)?,
             hand_over: hand_over.transpose()?,
@@ -107,9 +107,9 @@ impl Prepared {
         self.weighing.is_some()
     }
 
-    /// Whether it hears what came of its picks.
+    /// Whether it is told what came of its picks.
     #[inline]
-    pub(super) fn hears(&self) -> bool {
+    pub(super) fn takes_outcomes(&self) -> bool {
         self.outcome_aware.is_some()
     }
 

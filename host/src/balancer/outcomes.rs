@@ -1,4 +1,4 @@
-//! Tries that have ended, and that the instance that placed them has not heard of yet.
+//! Tries that have ended, and that the instance that placed them has not been told of yet.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,43 +8,43 @@ use parking_lot::Mutex;
 
 use crate::endpoint::{EndedTry, TryListener, TryNotes};
 
-/// Most tries that wait. When there are more, the newest are dropped: what the balancer hears is in
-/// order, but may have a gap, of which only the counter tells.
+/// Most tries that wait. When there are more, the newest are dropped: what the balancer is told is
+/// in order, but may have a gap, of which only the counter tells.
 const MOST: usize = 1024;
 
 /// What passes ended tries on to an instance.
-pub(super) trait Teller: Send + Sync {
+pub(super) trait OutcomeDelivery: Send + Sync {
     /// Tells the instance of tries that wait, unless it is busy.
-    fn tell_ended(&self);
+    fn deliver_ended(&self);
 }
 
-/// The queue of a balancer that hears how its tries end.
+/// The queue of a balancer that is told how its tries end.
 #[derive(Debug)]
 pub(super) struct Outcomes {
     /// Passes them on as soon as they wait, if there is one.
-    teller: Weak<dyn Teller>,
+    delivery: Weak<dyn OutcomeDelivery>,
     waiting: Mutex<Waiting>,
     dropped: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// The number of the instance that hears. Each has tags of its own, so tries of the one before
-    /// are no longer of use.
+    /// The number of the instance that is told. Each has tags of its own, so tries of the one
+    /// before are no longer of use.
     generation: u64,
     tries: VecDeque<EndedTry>,
 }
 
 impl Outcomes {
-    pub(super) fn new(teller: Weak<dyn Teller>) -> Self {
+    pub(super) fn new(delivery: Weak<dyn OutcomeDelivery>) -> Self {
         Self {
-            teller,
+            delivery,
             waiting: Mutex::default(),
             dropped: AtomicU64::new(0),
         }
     }
 
-    /// Begins with another instance, which hears of none of the tries so far. Returns its number.
+    /// Begins with another instance, which is told of none of the tries so far. Returns its number.
     pub(super) fn begin(&self) -> u64 {
         let mut waiting = self.waiting.lock();
         waiting.generation += 1;
@@ -52,7 +52,7 @@ impl Outcomes {
         waiting.generation
     }
 
-    /// What is noted of a try, so that the instance of this generation hears of it.
+    /// What is noted of a try, so that the instance of this generation is told of it.
     pub(super) fn notes(
         self: &Arc<Self>,
         generation: u64,
@@ -81,7 +81,7 @@ impl Outcomes {
 }
 
 impl TryListener for Outcomes {
-    fn hear(&self, generation: u64, ended: EndedTry) {
+    fn try_ended(&self, generation: u64, ended: EndedTry) {
         {
             let mut waiting = self.waiting.lock();
             if generation != waiting.generation {
@@ -93,8 +93,8 @@ impl TryListener for Outcomes {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
-        if let Some(teller) = self.teller.upgrade() {
-            teller.tell_ended();
+        if let Some(delivery) = self.delivery.upgrade() {
+            delivery.deliver_ended();
         }
     }
 }
@@ -105,8 +105,8 @@ mod tests {
 
     struct NoInstance;
 
-    impl Teller for NoInstance {
-        fn tell_ended(&self) {}
+    impl OutcomeDelivery for NoInstance {
+        fn deliver_ended(&self) {}
     }
 
     fn outcomes() -> Arc<Outcomes> {
@@ -124,8 +124,8 @@ mod tests {
         let all = MOST as u64 + 3;
         (0..all).for_each(|tag| end(&outcomes, generation, tag));
         assert_eq!(outcomes.dropped(), 3);
-        let heard: Vec<u64> = std::iter::from_fn(|| Some(outcomes.next()?.tag)).collect();
-        assert_eq!(heard, (0..MOST as u64).collect::<Vec<_>>());
+        let told: Vec<u64> = std::iter::from_fn(|| Some(outcomes.next()?.tag)).collect();
+        assert_eq!(told, (0..MOST as u64).collect::<Vec<_>>());
         end(&outcomes, generation, 9);
         assert_eq!(outcomes.next().map(|ended| ended.tag), Some(9));
         outcomes.forget_dropped();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_hears_only_of_its_own_tries() {
+    fn an_instance_is_told_only_of_its_own_tries() {
         let outcomes = outcomes();
         let first = outcomes.begin();
         end(&outcomes, first, 1);

@@ -99,11 +99,12 @@ impl Rerun {
             return Err("the trace does not begin with an instance".into());
         };
         instance.replay(answers);
-        let told = instance.hear(ended);
+        let told = instance.try_ended(ended);
         told.map_err(|fault| fault.to_string())
     }
 
-    /// Repeats a pick. Returns the answer and the tag of the pick, if the balancer hears of its tries.
+    /// Repeats a pick. Returns the answer and the tag of the pick, if the balancer is told of its
+    /// tries.
     ///
     /// # Errors
     /// The fault of the instance.
@@ -111,7 +112,7 @@ impl Rerun {
         let Some(instance) = &mut self.instance else {
             return Err("the trace does not begin with an instance".into());
         };
-        instance.replay(pick.heard.clone());
+        instance.replay(pick.load_answers.clone());
         let request = bindings::Request {
             entropy: pick.entropy,
             now: pick.now,
@@ -135,8 +136,8 @@ impl Rerun {
             }
         });
         instance.end_tries();
-        let hears = self.plugin.prepared.hears();
-        let tag = if hears { instance.tag() } else { 0 };
+        let takes_outcomes = self.plugin.prepared.takes_outcomes();
+        let tag = if takes_outcomes { instance.tag() } else { 0 };
         match answer {
             Ok(Some((position, cost))) => Ok((answer_of(position, cost, weighs), tag)),
             Ok(None) => Ok((refused(instance.take_refusal()), tag)),

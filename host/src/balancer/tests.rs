@@ -97,6 +97,26 @@ fn request(entropy: u64) -> PickRequest<'static> {
     }
 }
 
+/// The recording of what a balancer does meanwhile, with its component, which is this guest.
+fn recorded(balancer: &Balancer, name: &str, what: impl FnOnce()) -> Vec<u8> {
+    let (to, mut pieces) = tokio::sync::mpsc::channel(16);
+    let recording = Recording {
+        name: name.into(),
+        component: bytes::Bytes::from(guest(name)),
+        to,
+        limit: usize::MAX,
+        facts: false,
+    };
+    let number = balancer.record(recording).unwrap();
+    what();
+    balancer.end_recording(number);
+    let mut trace = Vec::new();
+    while let Ok(piece) = pieces.try_recv() {
+        trace.extend_from_slice(&piece);
+    }
+    trace
+}
+
 /// The ids that are picked, 0 for none.
 pub(crate) fn picks(balancer: &Balancer, count: u64) -> Vec<u64> {
     (0..count)

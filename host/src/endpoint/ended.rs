@@ -1,4 +1,4 @@
-//! Tries that have ended, as the balancer that picked their endpoint hears of them.
+//! Tries that have ended, as the balancer that picked their endpoint is told of them.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -12,11 +12,11 @@ use crate::trace::{EndReason, EndedTry};
 /// Told of tries when they end.
 pub trait TryListener: std::fmt::Debug + Send + Sync {
     /// Takes a try that has ended. `generation` is that of the instance that picked its endpoint.
-    fn hear(&self, generation: u64, ended: EndedTry);
+    fn try_ended(&self, generation: u64, ended: EndedTry);
 }
 
-/// What is noted of a try for a balancer that hears how its tries end. When it is dropped, the
-/// balancer hears of it, so each pick is heard of once.
+/// What is noted of a try for a balancer that is told of its tries. It is told when this is
+/// dropped, so once for each pick.
 #[derive(Debug)]
 pub struct TryNotes {
     listener: Arc<dyn TryListener>,
@@ -98,7 +98,7 @@ impl Drop for TryNotes {
         if !self.is_over && self.ended.why != EndReason::Unsent {
             self.end(self.ended.why, micros(Instant::now()));
         }
-        self.listener.hear(self.generation, self.ended);
+        self.listener.try_ended(self.generation, self.ended);
     }
 }
 
@@ -126,29 +126,29 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Default)]
-    struct Heard(Mutex<Vec<(u64, EndedTry)>>);
+    struct Told(Mutex<Vec<(u64, EndedTry)>>);
 
-    impl TryListener for Heard {
-        fn hear(&self, generation: u64, ended: EndedTry) {
+    impl TryListener for Told {
+        fn try_ended(&self, generation: u64, ended: EndedTry) {
             self.0.lock().push((generation, ended));
         }
     }
 
-    fn tried(heard: &Arc<Heard>) -> InFlight {
+    fn tried(told: &Arc<Told>) -> InFlight {
         let address = ([127, 0, 0, 1], 80).into();
         let endpoint = Arc::new(Endpoint::new(1, address, "a".into(), 1));
-        InFlight::new(endpoint).noted(Some(notes(heard)))
+        InFlight::new(endpoint).noted(Some(notes(told)))
     }
 
-    fn notes(heard: &Arc<Heard>) -> Box<TryNotes> {
-        let listener = Arc::clone(heard) as Arc<dyn TryListener>;
+    fn notes(told: &Arc<Told>) -> Box<TryNotes> {
+        let listener = Arc::clone(told) as Arc<dyn TryListener>;
         Box::new(TryNotes::new(listener, 3, 1, 7, 1000))
     }
 
     #[test]
-    fn a_try_is_heard_of_once_with_what_was_noted() {
-        let heard = Arc::<Heard>::default();
-        let mut in_flight = tried(&heard);
+    fn a_try_is_told_of_once_with_what_was_noted() {
+        let told = Arc::<Told>::default();
+        let mut in_flight = tried(&told);
         let headers = [(RETRY_AFTER, "30".parse().unwrap())];
         in_flight.note_head(
             StatusCode::TOO_MANY_REQUESTS,
@@ -170,16 +170,16 @@ mod tests {
             bytes: 11,
             why: EndReason::Complete,
         };
-        assert_eq!(*heard.0.lock(), [(3, ended)]);
+        assert_eq!(*told.0.lock(), [(3, ended)]);
     }
 
     #[test]
     fn a_try_without_a_noted_end_was_left_by_its_client_or_not_sent() {
-        let heard = Arc::<Heard>::default();
-        drop(tried(&heard));
-        drop(notes(&heard));
-        let heard = heard.0.lock();
-        let reasons = heard.iter().map(|(_, ended)| ended.why);
+        let told = Arc::<Told>::default();
+        drop(tried(&told));
+        drop(notes(&told));
+        let told = told.0.lock();
+        let reasons = told.iter().map(|(_, ended)| ended.why);
         assert!(reasons.eq([EndReason::Client, EndReason::Unsent]));
     }
 

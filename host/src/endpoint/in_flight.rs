@@ -50,7 +50,7 @@ pub struct InFlight {
 struct Extras {
     /// What the request weighs, if a balancer has said it or reads how bodies stream.
     work: Option<Work>,
-    /// What a balancer hears when it ends.
+    /// What a balancer is told when it ends.
     notes: Option<Box<TryNotes>>,
 }
 
@@ -89,7 +89,7 @@ impl InFlight {
         self
     }
 
-    /// The same, with what a balancer hears when it ends, if it does.
+    /// The same, with what a balancer is told when it ends, if it is.
     pub(crate) fn noted(mut self, notes: Option<Box<TryNotes>>) -> Self {
         if let Some(mut notes) = notes {
             notes.begin();
@@ -113,7 +113,7 @@ impl InFlight {
         }
     }
 
-    /// Notes the head of the response for a balancer that hears of it.
+    /// Notes the head of the response for a balancer that is told of it.
     #[inline]
     pub(crate) fn note_head(&mut self, status: StatusCode, headers: &HeaderMap) {
         if let Some(notes) = self.notes() {
@@ -121,7 +121,7 @@ impl InFlight {
         }
     }
 
-    /// Notes bytes of the body for a balancer that hears of them. `now` is called if the time is
+    /// Notes bytes of the body for a balancer that is told of them. `now` is called if the time is
     /// needed.
     #[inline]
     pub(crate) fn note_bytes(&mut self, bytes: u64, now: impl FnOnce() -> u64) {
@@ -131,14 +131,14 @@ impl InFlight {
     }
 
     /// Notes the bytes that the endpoint has sent through a tunnel or a stream, for a balancer that
-    /// hears of them.
+    /// is told of them.
     pub(crate) fn note_passed(&mut self, bytes: u64) {
         if let Some(notes) = self.notes() {
             notes.note_passed(bytes);
         }
     }
 
-    /// Notes why the try ends, for a balancer that hears of it. Of several calls the first one
+    /// Notes why the try ends, for a balancer that is told of it. Of several calls the first one
     /// counts; without a call, the client has left. `now` is called if the time is needed.
     #[inline]
     pub(crate) fn end(&mut self, why: EndReason, now: impl FnOnce() -> u64) {
@@ -153,7 +153,7 @@ impl InFlight {
         self.end(why, || micros(Instant::now()));
     }
 
-    /// What a balancer hears when it ends, if one does.
+    /// What a balancer is told when it ends, if one is.
     #[inline]
     pub(crate) fn notes(&mut self) -> Option<&mut TryNotes> {
         self.extras.as_mut()?.notes.as_deref_mut()
@@ -218,7 +218,7 @@ impl Drop for InFlight {
             places.first.notify_one();
             places.again.notify_waiters();
         }
-        // A balancer that hears of the end finds the request no longer in flight.
+        // A balancer that is told of the end finds the request no longer in flight.
         drop(extras);
     }
 }

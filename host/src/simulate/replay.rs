@@ -179,14 +179,17 @@ fn rerun(
             Event::Table {
                 fresh,
                 rows,
-                heard,
+                load_answers,
                 facts,
             } => {
-                let told = balancer.table(*fresh, rows, heard.clone(), facts);
+                let told = balancer.table(*fresh, rows, load_answers.clone(), facts);
                 told.map_err(|fault| anyhow!("the balancer of the trace failed: {fault}"))?;
             }
-            Event::Ended { ended, heard } => {
-                let told = balancer.ended(ended, heard.clone());
+            Event::Ended {
+                ended,
+                load_answers,
+            } => {
+                let told = balancer.ended(ended, load_answers.clone());
                 told.map_err(|fault| anyhow!("the balancer of the trace failed: {fault}"))?;
             }
             Event::Pick(pick) => {
@@ -355,7 +358,7 @@ fn send(
     }
 }
 
-/// Notes for a balancer that hears of it how a try ends, as far as the trace tells.
+/// Notes for a balancer that is told of it how a try ends, as far as the trace tells.
 fn end_try(in_flight: &mut InFlight, came: Came, now: u64) {
     let Some(notes) = in_flight.notes() else {
         return;

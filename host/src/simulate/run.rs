@@ -167,7 +167,7 @@ impl<'a> World<'a> {
             });
             let endpoints: Vec<_> = endpoints.collect();
             Gateway {
-                // What it hears of ended tries, it hears at once.
+                // It is told of ended tries at once.
                 balancer: balancer.shared(),
                 endpoints,
             }

@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
                 Event::Table {
                     fresh: tag == tag::FRESH,
                     rows,
-                    heard: self.heard()?,
+                    load_answers: self.load_answers()?,
                     facts: endpoint_facts,
                 }
             }
@@ -153,11 +153,14 @@ impl<'a> Reader<'a> {
             bytes: self.varint()?,
             why: *(EndReason::ALL.get(self.count()?)).ok_or(Error::Damaged(start))?,
         };
-        let heard = match flags & 8 {
+        let load_answers = match flags & 8 {
             0 => Vec::new(),
-            _ => self.heard()?,
+            _ => self.load_answers()?,
         };
-        Ok(Event::Ended { ended, heard })
+        Ok(Event::Ended {
+            ended,
+            load_answers,
+        })
     }
 
     fn time(&mut self) -> Result<u64, Error> {
@@ -178,9 +181,9 @@ impl<'a> Reader<'a> {
         if flags & 4 != 0 {
             self.columns()?;
         }
-        let heard = match flags & 8 {
+        let load_answers = match flags & 8 {
             0 => Vec::new(),
-            _ => self.heard()?,
+            _ => self.load_answers()?,
         };
         let facts = match flags & 16 {
             0 => Vec::new(),
@@ -227,7 +230,7 @@ impl<'a> Reader<'a> {
                 0 => Vec::new(),
                 _ => self.load.clone(),
             },
-            heard,
+            load_answers,
             facts,
             answer,
             tag,
@@ -259,7 +262,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn heard(&mut self) -> Result<Vec<u64>, Error> {
+    fn load_answers(&mut self) -> Result<Vec<u64>, Error> {
         let count = self.count()?;
         (0..count)
             .map(|_| Ok(self.varint()?.wrapping_sub(1)))

@@ -58,13 +58,13 @@ fn table() -> impl Strategy<Value = Event> {
         prop::collection::vec(any::<u64>(), 0..5),
         prop::collection::vec(endpoint_fact(), 0..4),
     )
-        .prop_map(|(fresh, rows, heard, facts)| {
+        .prop_map(|(fresh, rows, load_answers, facts)| {
             let rows = rows.into_iter().map(|(id, weight)| Row { id, weight });
             let rows = rows.collect();
             Event::Table {
                 fresh,
                 rows,
-                heard,
+                load_answers,
                 facts,
             }
         })
@@ -103,14 +103,14 @@ fn pick() -> impl Strategy<Value = Event> {
     (handed, told, answer, any::<(Option<u32>, u64)>()).prop_map(|(handed, told, answer, last)| {
         let (chosen, tag) = last;
         let (now, entropy, affinity, attempt) = handed;
-        let (load, heard, facts) = told;
+        let (load, load_answers, facts) = told;
         Event::Pick(Pick {
             now,
             entropy,
             affinity,
             attempt,
             load,
-            heard,
+            load_answers,
             facts,
             answer,
             tag,
@@ -127,8 +127,8 @@ fn ended() -> impl Strategy<Value = Event> {
         any::<u64>(),
         prop::sample::select(&EndReason::ALL),
     );
-    let heard = prop::collection::vec(any::<u64>(), 0..3);
-    (whose, answer, rest, heard).prop_map(|(whose, answer, rest, heard)| {
+    let load_answers = prop::collection::vec(any::<u64>(), 0..3);
+    (whose, answer, rest, load_answers).prop_map(|(whose, answer, rest, load_answers)| {
         let ((endpoint, tag, now), (status, retry_after, first_byte)) = (whose, answer);
         let (took, bytes, why) = rest;
         let ended = EndedTry {
@@ -142,7 +142,10 @@ fn ended() -> impl Strategy<Value = Event> {
             bytes,
             why,
         };
-        Event::Ended { ended, heard }
+        Event::Ended {
+            ended,
+            load_answers,
+        }
     })
 }
 
@@ -249,7 +252,7 @@ fn a_trace_has_ended_tries_and_tags_only_if_its_version_says_so() {
             why: EndReason::Client,
             ..EndedTry::default()
         },
-        heard: Vec::new(),
+        load_answers: Vec::new(),
     };
     let tagged = Event::Pick(Pick {
         tag: 7,

@@ -89,14 +89,17 @@ impl Writer {
             Event::Table {
                 fresh,
                 rows,
-                heard,
+                load_answers,
                 facts,
-            } => self.table(*fresh, rows.iter().copied(), heard, facts),
+            } => self.table(*fresh, rows.iter().copied(), load_answers, facts),
             Event::Pick(pick) => {
                 let (answer, chosen) = (pick.answer, pick.chosen);
-                self.pick(pick, &pick.load, &pick.heard, answer, chosen);
+                self.pick(pick, &pick.load, &pick.load_answers, answer, chosen);
             }
-            Event::Ended { ended, heard } => self.ended(ended, heard),
+            Event::Ended {
+                ended,
+                load_answers,
+            } => self.ended(ended, load_answers),
             Event::Outcome {
                 pick,
                 status,
@@ -111,7 +114,7 @@ impl Writer {
         &mut self,
         fresh: bool,
         rows: impl ExactSizeIterator<Item = Row>,
-        heard: &[u64],
+        load_answers: &[u64],
         facts: &[EndpointFact],
     ) {
         if !facts.is_empty() {
@@ -125,17 +128,17 @@ impl Writer {
             self.bytes.extend_from_slice(&row.id.to_le_bytes());
             varint(&mut self.bytes, row.weight.into());
         }
-        self.heard(heard);
+        self.load_answers(load_answers);
         self.load.clear();
     }
 
     /// Writes that an instance was told of a try that has ended. It may be called only if the header
     /// says that the trace may have what version 1.4 of the contract has added.
-    pub fn ended(&mut self, ended: &EndedTry, heard: &[u64]) {
+    pub fn ended(&mut self, ended: &EndedTry, load_answers: &[u64]) {
         let flags = u8::from(ended.status.is_some())
             | u8::from(ended.retry_after.is_some()) << 1
             | u8::from(ended.first_byte.is_some()) << 2
-            | u8::from(!heard.is_empty()) << 3;
+            | u8::from(!load_answers.is_empty()) << 3;
         self.bytes.extend([tag::ENDED, flags]);
         self.time(ended.now);
         self.bytes.extend_from_slice(&ended.endpoint.to_le_bytes());
@@ -152,8 +155,8 @@ impl Writer {
         varint(&mut self.bytes, ended.bytes);
         // In the order of `EndReason::ALL`.
         varint(&mut self.bytes, ended.why as u64);
-        if !heard.is_empty() {
-            self.heard(heard);
+        if !load_answers.is_empty() {
+            self.load_answers(load_answers);
         }
     }
 
@@ -165,21 +168,21 @@ impl Writer {
         self.now = now;
     }
 
-    /// Writes a pick. `load`, `heard`, `answer` and `chosen` are passed beside `pick`, whose own
-    /// fields of these are ignored, so that nothing has to be copied into it. There may be facts
-    /// only if the header says so.
+    /// Writes a pick. `load`, `load_answers`, `answer` and `chosen` are passed beside `pick`, whose
+    /// own fields of these are ignored, so that nothing has to be copied into it. There may be
+    /// facts only if the header says so.
     pub fn pick(
         &mut self,
         pick: &Pick,
         load: &[u32],
-        heard: &[u64],
+        load_answers: &[u64],
         answer: Answer,
         chosen: Option<u32>,
     ) {
         let flags = u8::from(pick.affinity.is_some())
             | u8::from(pick.attempt > 0) << 1
             | u8::from(!load.is_empty()) << 2
-            | u8::from(!heard.is_empty()) << 3
+            | u8::from(!load_answers.is_empty()) << 3
             | u8::from(!pick.facts.is_empty()) << 4
             | u8::from(matches!(answer, Answer::Weighted { .. })) << 5
             | u8::from(matches!(answer, Answer::RefusedWith { .. })) << 6
@@ -196,8 +199,8 @@ impl Writer {
         if !load.is_empty() {
             self.columns(load);
         }
-        if !heard.is_empty() {
-            self.heard(heard);
+        if !load_answers.is_empty() {
+            self.load_answers(load_answers);
         }
         if !pick.facts.is_empty() {
             varint(&mut self.bytes, pick.facts.len() as u64);
@@ -333,9 +336,9 @@ impl Writer {
         part(&mut self.bytes, fact.answer.as_bytes());
     }
 
-    fn heard(&mut self, heard: &[u64]) {
-        varint(&mut self.bytes, heard.len() as u64);
-        for answer in heard {
+    fn load_answers(&mut self, load_answers: &[u64]) {
+        varint(&mut self.bytes, load_answers.len() as u64);
+        for answer in load_answers {
             // All bits set means "no more" and is frequent.
             varint(&mut self.bytes, answer.wrapping_add(1));
         }

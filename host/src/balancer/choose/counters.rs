@@ -17,7 +17,7 @@ pub struct Counters {
     pub fallback_picks_by_kind: FallbackPicks,
     /// Requests that the plugin refused.
     pub refused: u64,
-    /// Ended tries that it was told of, if it hears of them.
+    /// Ended tries that it was told of, if it exports `outcome`.
     pub outcomes: u64,
     /// Ended tries that it was not told of, since too many waited.
     pub outcomes_dropped: u64,

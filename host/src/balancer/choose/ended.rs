@@ -1,4 +1,4 @@
-//! Tells the instance of tries that have ended, if it hears of them.
+//! Tells the instance of tries that have ended, if it exports `outcome`.
 //!
 //! As a rule, the worker whose try has ended tells it. If a pick holds the lock, no worker waits for
 //! it: the try stays in the queue, and the next pick tells of it first.
@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Balancer, By, Inner, Slot};
-use crate::balancer::outcomes::{Outcomes, Teller};
+use crate::balancer::outcomes::{OutcomeDelivery, Outcomes};
 use crate::clock::thread_cpu_time;
 use crate::endpoint::TryNotes;
 
@@ -27,21 +27,21 @@ impl Balancer {
     }
 }
 
-impl Teller for Balancer {
-    fn tell_ended(&self) {
+impl OutcomeDelivery for Balancer {
+    fn deliver_ended(&self) {
         // If a pick holds the lock, the next one tells of it.
         if let Some(mut inner) = self.inner.try_lock() {
-            inner.tell_ended(self, AT_AN_END);
+            inner.deliver_ended(self, AT_AN_END);
         }
     }
 }
 
 impl Inner {
-    /// What is noted of a try of the present pick, if the plugin made the choice and hears how it
-    /// ends.
+    /// What is noted of a try of the present pick, if the plugin made the choice and is told
+    /// how it ends.
     #[inline]
     pub(super) fn notes(&self, by: By, endpoint: u64, now: u64) -> Option<Box<TryNotes>> {
-        if !self.plugin.prepared.hears() || by != By::Plugin {
+        if !self.plugin.prepared.takes_outcomes() || by != By::Plugin {
             return None;
         }
         let Slot::Running(instance) = &self.slot else {
@@ -51,11 +51,11 @@ impl Inner {
         Some(outcomes.notes(self.generation, endpoint, instance.tag(), now))
     }
 
-    /// Has the queue begin with the present instance, or with none: it hears of no try so far.
+    /// Has the queue begin with the present instance, or with none: it is told of no try so far.
     pub(super) fn begin_outcomes(&mut self, balancer: &Balancer) {
         if let Some(outcomes) = &self.outcomes {
             self.generation = outcomes.begin();
-        } else if self.plugin.prepared.hears() {
+        } else if self.plugin.prepared.takes_outcomes() {
             let outcomes = Arc::new(Outcomes::new(balancer.own.clone()));
             self.generation = outcomes.begin();
             self.outcomes = Some(outcomes);
@@ -64,7 +64,7 @@ impl Inner {
 
     /// Tells the instance of as many tries at most. Each call costs as a pick does.
     #[inline(never)]
-    pub(super) fn tell_ended(&mut self, balancer: &Balancer, most: usize) {
+    pub(super) fn deliver_ended(&mut self, balancer: &Balancer, most: usize) {
         for _ in 0..most {
             let Slot::Running(instance) = &mut self.slot else {
                 return;
@@ -73,7 +73,7 @@ impl Inner {
                 return;
             };
             let cpu = self.budget.is_watched().then(thread_cpu_time);
-            if let Err(fault) = instance.hear(&ended) {
+            if let Err(fault) = instance.try_ended(&ended) {
                 return self.record_fault(&balancer.upstream, &fault);
             }
             self.counters.outcomes += 1;

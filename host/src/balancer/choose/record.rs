@@ -124,7 +124,8 @@ impl Inner {
         let Some(tape) = &mut self.tape else {
             return;
         };
-        let (weighs, hears) = (self.plugin.prepared.weighs(), self.plugin.prepared.hears());
+        let prepared = &self.plugin.prepared;
+        let (weighs, takes_outcomes) = (prepared.weighs(), prepared.takes_outcomes());
         let answer = match answer {
             Ok(Some((position, cost))) => {
                 let position = u32::try_from(position).unwrap_or(u32::MAX);
@@ -137,7 +138,7 @@ impl Inner {
             // The instance was dropped, and its recorded answers with it.
             Slot::Empty | Slot::Quarantined(_) => (&[], &[], 0),
             Slot::Running(instance) => {
-                let tag = if hears { instance.tag() } else { 0 };
+                let tag = if takes_outcomes { instance.tag() } else { 0 };
                 (&self.load, instance.recorded_answers(), tag)
             }
         };

@@ -37,7 +37,7 @@ impl RequestFacts for Asked {
 }
 
 /// A balancer that is in use under a name, with its log lines.
-fn heard(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
+fn in_use(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
     let plugin = engine.load_trusted(&guest(name)).unwrap();
     let plugin = engine.named(&plugin, name);
     let balancer = Balancer::new(Arc::clone(engine), "u", plugin, "{}".into());
@@ -48,7 +48,7 @@ fn heard(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
 #[test]
 fn a_plugin_reads_facts_only_of_the_request_that_it_chooses_for() {
     let (_folder, engine) = shared_engine();
-    let (balancer, journal) = heard(&engine, "asks");
+    let (balancer, journal) = in_use(&engine, "asks");
     let asked = PickRequest {
         facts: Some(&Asked),
         ..request(0)
@@ -72,7 +72,7 @@ fn a_plugin_reads_facts_only_of_the_request_that_it_chooses_for() {
 #[test]
 fn only_a_plugin_that_asks_for_bodies_reads_them() {
     let (_folder, engine) = shared_engine();
-    let (balancer, journal) = heard(&engine, "reads-body");
+    let (balancer, journal) = in_use(&engine, "reads-body");
     assert!(balancer.reads_bodies());
     let asked = PickRequest {
         facts: Some(&Asked),
@@ -108,7 +108,7 @@ fn labelled(zones: &[Option<&str>]) -> Arc<[Arc<Endpoint>]> {
 #[test]
 fn a_plugin_learns_about_endpoints_only_when_it_gets_its_table() {
     let (_folder, engine) = shared_engine();
-    let (balancer, journal) = heard(&engine, "labels");
+    let (balancer, journal) = in_use(&engine, "labels");
     balancer.set_endpoints(labelled(&[None, Some("b"), Some("a")]));
     assert_eq!(picks(&balancer, 2), [3, 3]);
     balancer.set_endpoints(labelled(&[Some("a")]));
@@ -124,25 +124,13 @@ fn a_plugin_learns_about_endpoints_only_when_it_gets_its_table() {
 #[test]
 fn what_a_plugin_learns_about_endpoints_is_replayed() {
     let (_folder, engine) = shared_engine();
-    let (balancer, _) = heard(&engine, "labels");
+    let (balancer, _) = in_use(&engine, "labels");
     balancer.set_endpoints(labelled(&[Some("b"), Some("a")]));
-    let (to, mut pieces) = tokio::sync::mpsc::channel(16);
-    let recording = Recording {
-        name: "labels".into(),
-        component: bytes::Bytes::from(guest("labels")),
-        to,
-        limit: usize::MAX,
-        facts: false,
-    };
-    let number = balancer.record(recording).unwrap();
-    picks(&balancer, 2);
-    balancer.set_endpoints(labelled(&[Some("a"), Some("b")]));
-    picks(&balancer, 2);
-    balancer.end_recording(number);
-    let mut trace = Vec::new();
-    while let Ok(piece) = pieces.try_recv() {
-        trace.extend_from_slice(&piece);
-    }
+    let trace = recorded(&balancer, "labels", || {
+        picks(&balancer, 2);
+        balancer.set_endpoints(labelled(&[Some("a"), Some("b")]));
+        picks(&balancer, 2);
+    });
     let mut reader = Reader::new(&trace).unwrap();
     let plugin = engine.load_trusted(reader.component).unwrap();
     let mut rerun = Rerun::new(Arc::clone(&engine), plugin, "{}".into(), Vec::new());
@@ -152,12 +140,12 @@ fn what_a_plugin_learns_about_endpoints_is_replayed() {
             Event::Table {
                 fresh,
                 rows,
-                heard,
+                load_answers,
                 facts,
             } => {
                 // Two hosts, two addresses and two zones; nothing has the other label.
                 assert_eq!(facts.len(), 6, "{facts:?}");
-                rerun.table(fresh, &rows, heard, &facts).unwrap();
+                rerun.table(fresh, &rows, load_answers, &facts).unwrap();
             }
             Event::Pick(pick) => {
                 assert_eq!(rerun.pick(&pick).unwrap(), (pick.answer, 0));
@@ -194,7 +182,7 @@ fn a_plugin_that_weighs_requests_reads_what_it_has_said() {
         }
     }
     let (_folder, engine) = shared_engine();
-    let (balancer, _) = heard(&engine, "weighs");
+    let (balancer, _) = in_use(&engine, "weighs");
     let place = |costs: &'static str| {
         let facts = Costs(costs);
         let request = PickRequest {
@@ -229,7 +217,7 @@ fn a_plugin_that_weighs_requests_reads_what_it_has_said() {
 #[test]
 fn a_plugin_learns_of_earlier_tries_only_in_a_pick() {
     let (_folder, engine) = shared_engine();
-    let (balancer, journal) = heard(&engine, "avoids-tried");
+    let (balancer, journal) = in_use(&engine, "avoids-tried");
     let retry = |last_status, attempt| PickRequest {
         last_status,
         attempt,
@@ -253,7 +241,7 @@ fn a_plugin_learns_of_earlier_tries_only_in_a_pick() {
 #[test]
 fn log_lines_of_a_plugin_can_be_read() {
     let (_folder, engine) = shared_engine();
-    let (balancer, journal) = heard(&engine, "says");
+    let (balancer, journal) = in_use(&engine, "says");
     picks(&balancer, 1);
     let (lines, dropped) = journal.read();
     let lines: Vec<(Level, &str)> = lines
@@ -274,7 +262,7 @@ fn log_lines_of_a_plugin_can_be_read() {
 #[test]
 fn a_plugin_that_logs_too_much_is_cut_short_without_a_fault() {
     let (_folder, engine) = shared_engine();
-    let (balancer, journal) = heard(&engine, "says-too-much");
+    let (balancer, journal) = in_use(&engine, "says-too-much");
     picks(&balancer, 1);
     let (lines, dropped) = journal.read();
     assert_eq!(lines.len() as u64 + dropped, 1000);
@@ -285,7 +273,7 @@ fn a_plugin_that_logs_too_much_is_cut_short_without_a_fault() {
 #[test]
 fn a_journal_is_dropped_with_its_balancer() {
     let (_folder, engine) = shared_engine();
-    let (balancer, journal) = heard(&engine, "prints");
+    let (balancer, journal) = in_use(&engine, "prints");
     picks(&balancer, 1);
     assert_eq!(journal.read().0.len(), 2);
     drop((balancer, journal));

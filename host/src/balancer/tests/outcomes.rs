@@ -1,13 +1,13 @@
-//! Plugins that hear how the tries of their picks end.
+//! Plugins that export `outcome`: how they are told of the tries of their picks.
 
 use super::*;
 use crate::component::Journal;
 use crate::endpoint::EndReason;
 use crate::trace::{EndedTry, Event, Reader};
 
-/// The guest that logs what it hears, under a name of its own.
-fn hearing(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
-    let plugin = engine.load_trusted(&guest("hears")).unwrap();
+/// The guest that logs the tries that it is told of, under a name of its own.
+fn with_outcomes(engine: &Arc<Engine>, name: &str) -> (Balancer, Arc<Journal>) {
+    let plugin = engine.load_trusted(&guest("takes-outcomes")).unwrap();
     let plugin = engine.named(&plugin, name);
     let balancer = Balancer::new(Arc::clone(engine), "u", plugin, "{}".into());
     balancer.set_endpoints(endpoints(&[1, 1]));
@@ -34,7 +34,7 @@ fn said(journal: &Journal) -> Vec<String> {
 #[test]
 fn tries_are_told_of_in_the_order_of_their_ends_before_the_next_pick() {
     let (_folder, engine) = shared_engine();
-    let (balancer, journal) = hearing(&engine, "in-order");
+    let (balancer, journal) = with_outcomes(&engine, "in-order");
     let [first, second, third] = [1, 2, 3].map(|number| placed(&balancer, number));
     end(third, EndReason::Timeout, 9);
     end(first, EndReason::Complete, 10);
@@ -58,7 +58,7 @@ fn tries_are_told_of_in_the_order_of_their_ends_before_the_next_pick() {
 #[test]
 fn a_shared_balancer_is_told_at_once_unless_a_pick_holds_the_lock() {
     let (_folder, engine) = shared_engine();
-    let (balancer, journal) = hearing(&engine, "at-once");
+    let (balancer, journal) = with_outcomes(&engine, "at-once");
     let balancer = balancer.shared();
     let [first, second] = [1, 2].map(|number| placed(&balancer, number));
     end(first, EndReason::Complete, 3);
@@ -77,7 +77,7 @@ fn a_shared_balancer_is_told_at_once_unless_a_pick_holds_the_lock() {
 #[test]
 fn tries_that_do_not_fit_into_the_queue_are_dropped_and_counted() {
     let (_folder, engine) = shared_engine();
-    let (balancer, _) = hearing(&engine, "dropped");
+    let (balancer, _) = with_outcomes(&engine, "dropped");
     let open: Vec<InFlight> = (0..1030).map(|number| placed(&balancer, number)).collect();
     drop(open);
     let counters = balancer.counters();
@@ -92,9 +92,9 @@ fn tries_that_do_not_fit_into_the_queue_are_dropped_and_counted() {
 }
 
 #[test]
-fn an_instance_does_not_hear_of_the_tries_of_another_one() {
+fn an_instance_is_not_told_of_the_tries_of_another_one() {
     let (_folder, engine) = shared_engine();
-    let (balancer, journal) = hearing(&engine, "generations");
+    let (balancer, journal) = with_outcomes(&engine, "generations");
     let balancer = balancer.shared();
     let before = placed(&balancer, 1);
     let waits = placed(&balancer, 2);
@@ -108,7 +108,7 @@ fn an_instance_does_not_hear_of_the_tries_of_another_one() {
 }
 
 #[test]
-fn nothing_is_noted_for_a_plugin_that_does_not_hear() {
+fn nothing_is_noted_for_a_plugin_without_outcomes() {
     let (_folder, engine) = shared_engine();
     for component in [
         guest("first"),
@@ -124,48 +124,36 @@ fn nothing_is_noted_for_a_plugin_that_does_not_hear() {
 }
 
 #[test]
-fn what_a_plugin_hears_is_replayed() {
+fn what_a_plugin_is_told_of_is_replayed() {
     let (_folder, engine) = shared_engine();
-    let (balancer, _) = hearing(&engine, "replayed");
-    let (to, mut pieces) = tokio::sync::mpsc::channel(16);
-    let recording = Recording {
-        name: "hears".into(),
-        component: bytes::Bytes::from(guest("hears")),
-        to,
-        limit: usize::MAX,
-        facts: false,
-    };
-    let number = balancer.record(recording).unwrap();
-    end(placed(&balancer, 5), EndReason::Broken, 25);
-    drop(placed(&balancer, 30));
-    balancer.end_recording(number);
-    let mut trace = Vec::new();
-    while let Ok(piece) = pieces.try_recv() {
-        trace.extend_from_slice(&piece);
-    }
+    let (balancer, _) = with_outcomes(&engine, "replayed");
+    let trace = recorded(&balancer, "takes-outcomes", || {
+        end(placed(&balancer, 5), EndReason::Broken, 25);
+        drop(placed(&balancer, 30));
+    });
     let mut reader = Reader::new(&trace).unwrap();
     let plugin = engine.load_trusted(reader.component).unwrap();
     let mut rerun = Rerun::new(Arc::clone(&engine), plugin, "{}".into(), Vec::new());
-    let mut heard = Vec::new();
+    let mut replayed = Vec::new();
     let mut tags = Vec::new();
     while let Some(event) = reader.event().unwrap() {
         match event {
             Event::Table {
                 fresh,
                 rows,
-                heard,
+                load_answers,
                 facts,
-            } => rerun.table(fresh, &rows, heard, &facts).unwrap(),
+            } => rerun.table(fresh, &rows, load_answers, &facts).unwrap(),
             Event::Pick(pick) => {
                 assert_eq!(rerun.pick(&pick).unwrap(), (pick.answer, pick.tag));
                 tags.push(pick.tag);
             }
             Event::Ended {
                 ended,
-                heard: asked,
+                load_answers,
             } => {
-                rerun.ended(&ended, asked).unwrap();
-                heard.push(ended);
+                rerun.ended(&ended, load_answers).unwrap();
+                replayed.push(ended);
             }
             Event::Outcome { .. } => {}
         }
@@ -179,5 +167,5 @@ fn what_a_plugin_hears_is_replayed() {
         why: EndReason::Broken,
         ..EndedTry::default()
     };
-    assert_eq!(heard, [expected]);
+    assert_eq!(replayed, [expected]);
 }

@@ -335,8 +335,8 @@ fn outcomes(subject: &Subject) -> Result<Note, Wrong> {
     for _ in 0..2000 {
         trial.pick()?;
     }
-    Ok(Fine(match trial.hears() {
-        true => "it hears of tries however they end".into(),
+    Ok(Fine(match trial.takes_outcomes() {
+        true => "it can be told of tries however they end".into(),
         false => "it does not ask how its tries end".into(),
     }))
 }

@@ -157,7 +157,7 @@ impl Trial {
         })
     }
 
-    /// Ends a try that the balancer hears of.
+    /// Ends a try that the balancer is told of.
     fn end(&mut self, mut notes: TryNotes) {
         let now = self.now;
         if !self.has_hostile_ends {
@@ -180,7 +180,7 @@ impl Trial {
     }
 
     /// Whether the gateway has told the balancer how tries have ended.
-    pub(super) fn hears(&self) -> bool {
+    pub(super) fn takes_outcomes(&self) -> bool {
         self.balancer.counters().outcomes > 0
     }
 

@@ -57,7 +57,7 @@ impl Failure {
         }
     }
 
-    /// Why the try has ended, as the balancer hears.
+    /// Why the try has ended, as the balancer is told.
     pub(super) fn end_reason(&self) -> EndReason {
         match self {
             Self::ClientTimeout

@@ -1,4 +1,4 @@
-//! How tries end, as balancers that hear of them are told.
+//! How tries end, as balancers are told.
 
 use super::super::fleet::Time;
 use super::World;

@@ -11,7 +11,7 @@ use crate::balancer::Observed;
 impl World<'_> {
     /// Ends a step of a server that batches.
     pub(super) fn step(&mut self, target: usize, now: Time) {
-        // Parts of responses that no balancer hears of are left out.
+        // Parts of responses that no balancer is told of are left out.
         let mut gateways = self.gateways.iter();
         let all = gateways.any(|gateway| gateway.balancer.wants(Observed::Body));
         let machine = &mut self.machines[target];

@@ -48,7 +48,7 @@ impl Figures {
         )?;
         page.whole(
             "pointsman_outcomes",
-            "Ended tries that the balancer was told of, if it hears of them",
+            "Ended tries that the balancer was told of, if it exports outcome",
             counter,
             self.each(|counters| counters.outcomes),
         )?;

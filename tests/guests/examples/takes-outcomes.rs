@@ -3,11 +3,11 @@
 use guest_sdk::{Balancer, Ended, Endpoints, Request, info, tag};
 
 #[derive(Default)]
-struct Hears {
+struct TakesOutcomes {
     picks: u64,
 }
 
-impl Balancer for Hears {
+impl Balancer for TakesOutcomes {
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
         self.picks += 1;
         tag(self.picks);
@@ -23,4 +23,4 @@ impl Balancer for Hears {
     }
 }
 
-guest_sdk::export!(Hears, outcomes);
+guest_sdk::export!(TakesOutcomes, outcomes);
