@@ -1,9 +1,11 @@
 //! Tells the instance of tries that have ended, if it exports `outcome`.
 //!
-//! As a rule, the worker whose try has ended tells it. If a pick holds the lock, no worker waits for
-//! it: the try stays in the queue, and the next pick tells of it first.
+//! As a rule, the worker whose try has ended tells it. If a pick holds the lock, no worker waits
+//! for it: the try stays in the queue, and the next pick tells of it first. Either holds the lock
+//! for as long as a pick may take, and a call: picks of other workers wait for it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{Balancer, By, Inner, Slot};
 use crate::balancer::outcomes::{OutcomeDelivery, Outcomes};
@@ -62,10 +64,15 @@ impl Inner {
         }
     }
 
-    /// Tells the instance of as many tries at most. Each call costs as a pick does.
+    /// Tells the instance of as many tries at most, and of fewer once that has taken `pick_cost`.
+    /// Each call costs as a pick does.
     #[inline(never)]
     pub(super) fn deliver_ended(&mut self, balancer: &Balancer, most: usize) {
-        for _ in 0..most {
+        let begun = Instant::now();
+        for number in 0..most {
+            if number > 0 && begun.elapsed() >= self.limits.pick_cost {
+                return;
+            }
             let Slot::Running(instance) = &mut self.slot else {
                 return;
             };
