@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use parking_lot::RwLock;
 
@@ -30,6 +30,10 @@ pub(super) struct Interests {
     observed: AtomicU8,
     /// What it asks about bodies.
     questions: RwLock<Arc<[BodyQuestion]>>,
+    /// For each of these, the number of the request that it was last asked for.
+    asked: [AtomicU32; QUESTIONS],
+    /// The number of the request that was last prepared. It wraps around.
+    prepared: AtomicU32,
 }
 
 /// Stands beside the numbers of [`Observed`] while there are questions about bodies.
@@ -37,6 +41,9 @@ const ASKS: u8 = 128;
 
 /// Most questions that are prepared for each request.
 const QUESTIONS: usize = 8;
+
+/// A question that was not asked for this many requests is no longer prepared.
+const IDLE: u32 = 1000;
 
 impl Interests {
     /// What these columns need. More is added when a plugin asks for columns through `load`.
@@ -49,7 +56,8 @@ impl Interests {
     pub(super) fn reset(&self, columns: &[Column]) {
         let sources = columns.iter().filter_map(|column| column.source());
         let all = sources.fold(0, |all, source| all | source as u8);
-        *self.questions.write() = Arc::default();
+        let mut questions = self.questions.write();
+        *questions = Arc::default();
         self.observed.store(all, Ordering::Relaxed);
     }
 
@@ -67,30 +75,72 @@ impl Interests {
         self.observed.load(Ordering::Relaxed) & observed as u8 != 0
     }
 
-    /// Adds a question about bodies, unless there are enough.
-    pub(super) fn add_question(&self, question: &BodyQuestion) {
-        let is_needed =
-            |known: &[BodyQuestion]| known.len() < QUESTIONS && !known.contains(question);
-        if !is_needed(&self.questions.read()) {
+    /// Notes a question about bodies, unless there are enough others.
+    pub(super) fn note_question(&self, question: &BodyQuestion) {
+        let now = self.prepared.load(Ordering::Relaxed);
+        let note = |known: &[BodyQuestion]| {
+            let place = known.iter().position(|known| known == question);
+            if let Some(asked) = place.and_then(|place| self.asked.get(place)) {
+                asked.store(now, Ordering::Relaxed);
+            }
+            place.is_some() || known.len() >= QUESTIONS
+        };
+        if note(&self.questions.read()) {
             return;
         }
         let mut questions = self.questions.write();
-        if is_needed(&questions) {
-            *questions = [&questions[..], std::slice::from_ref(question)]
-                .concat()
-                .into();
+        if !note(&questions) {
+            let all = [&questions[..], std::slice::from_ref(question)].concat();
+            *questions = all.into();
+            note(&questions);
             self.observed.fetch_or(ASKS, Ordering::Relaxed);
         }
     }
 
     /// Has the questions about bodies answered for a request.
     pub(super) fn prepare(&self, facts: &dyn RequestFacts) {
-        if self.observed.load(Ordering::Relaxed) & ASKS != 0 {
-            // Cloned, since a scan must not keep a pick from adding a question.
-            let questions = Arc::clone(&self.questions.read());
-            facts.prepare(&questions);
+        if self.observed.load(Ordering::Relaxed) & ASKS == 0 {
+            return;
         }
+        let number = self
+            .prepared
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1);
+        // Cloned, since a scan must not keep a pick from noting a question.
+        let questions = Arc::clone(&self.questions.read());
+        let mut asked = self.asked.iter().take(questions.len());
+        if asked.any(|asked| is_idle(asked, number)) {
+            self.drop_idle(number);
+        }
+        facts.prepare(&questions);
     }
+
+    /// Drops the questions that were not asked lately: a scan costs the worker time.
+    #[cold]
+    fn drop_idle(&self, number: u32) {
+        let mut questions = self.questions.write();
+        let mut kept = Vec::with_capacity(questions.len());
+        for (question, asked) in questions.iter().zip(&self.asked) {
+            if is_idle(asked, number) {
+                continue;
+            }
+            if let Some(place) = self.asked.get(kept.len()) {
+                place.store(asked.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            kept.push(question.clone());
+        }
+        if kept.is_empty() {
+            self.observed.fetch_and(!ASKS, Ordering::Relaxed);
+        }
+        *questions = kept.into();
+    }
+}
+
+/// Whether a question that was last asked for one request is no longer prepared for another.
+fn is_idle(asked: &AtomicU32, number: u32) -> bool {
+    let since = number.wrapping_sub(asked.load(Ordering::Relaxed));
+    // A request with a later number may be the one that has asked.
+    (IDLE..u32::MAX / 2).contains(&since)
 }
 
 /// A load column that this gateway fills.
@@ -244,6 +294,65 @@ impl ColumnHandles {
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use super::*;
+
+    /// Tells which questions are prepared.
+    #[derive(Default)]
+    struct Prepared(parking_lot::Mutex<Vec<BodyQuestion>>);
+
+    impl RequestFacts for Prepared {
+        fn method(&self) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn path(&self) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn query(&self) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn header(&self, _: &str) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn client(&self) -> Option<Cow<'_, str>> {
+            None
+        }
+        fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
+            None
+        }
+        fn prepare(&self, questions: &[BodyQuestion]) {
+            *self.0.lock() = questions.to_vec();
+        }
+    }
+
+    #[test]
+    fn questions_that_are_no_longer_asked_are_no_longer_prepared() {
+        let interests = Interests::new(&[Column::Latency]);
+        let prepare = || {
+            let prepared = Prepared::default();
+            interests.prepare(&prepared);
+            prepared.0.into_inner()
+        };
+        let question = |most| BodyQuestion::JsonField {
+            pointer: "/a".into(),
+            most,
+        };
+        assert!(prepare().is_empty());
+        (0..10).for_each(|most| interests.note_question(&question(most)));
+        assert_eq!(prepare(), (0..8).map(question).collect::<Vec<_>>());
+        // Two of them are asked again and again; there is room for others when the rest is dropped.
+        for _ in 0..=IDLE {
+            interests.note_question(&question(2));
+            interests.note_question(&question(5));
+            prepare();
+        }
+        assert_eq!(prepare(), [question(2), question(5)]);
+        interests.note_question(&question(9));
+        assert_eq!(prepare(), [question(2), question(5), question(9)]);
+        (0..=IDLE).for_each(|_| drop(prepare()));
+        assert!(prepare().is_empty());
+        assert!(interests.contains(Observed::Latency));
+        interests.note_question(&BodyQuestion::Length);
+        assert_eq!(prepare(), [BodyQuestion::Length]);
+    }
 
     #[test]
     fn each_column_has_a_name_and_a_handle() {

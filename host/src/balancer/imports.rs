@@ -256,7 +256,7 @@ impl request_facts::Host for Guest {
 impl LoadView {
     fn of_body(&self, question: BodyQuestion) -> Option<BodyAnswer> {
         let answer = facts::read(|facts| {
-            self.interests.add_question(&question);
+            self.interests.note_question(&question);
             facts.of_body(&question)
         });
         answer.flatten()
