@@ -217,10 +217,13 @@ fn after(to: SocketAddr, first: &[u8], headers: &str) -> String {
     Raw::connect(to).send(&sent).read_to_end()
 }
 
-/// The header in version 2, with the same addresses.
-fn header_v2() -> Vec<u8> {
-    let start = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
-    [&start[..], &[192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 1, 187]].concat()
+/// The header in version 2, with the same addresses, and with so many bytes of extensions.
+fn header_v2(extensions: u16) -> Vec<u8> {
+    let start = b"\r\n\r\n\0\r\nQUIT\n\x21\x11";
+    let length = (12 + extensions).to_be_bytes();
+    let addresses = [192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 1, 187];
+    let extensions = vec![0x20; extensions.into()];
+    [&start[..], &length, &addresses, &extensions].concat()
 }
 
 #[test]
@@ -230,7 +233,12 @@ fn the_proxy_protocol_names_the_client_of_a_connection() {
         .arg("--real-ip-header", "proxy_protocol");
     let (gateway, _backend) = with_backend(setup);
     let (plain, tls) = (gateway.proxy, gateway.listener("proxy", 1));
-    for header in [HEADER.as_bytes(), &header_v2()] {
+    for header in [
+        HEADER.as_bytes(),
+        &header_v2(0),
+        &header_v2(30),
+        &header_v2(3000),
+    ] {
         let response = after(plain, header, "x-real-ip: 198.51.100.1\r\n");
         assert!(
             response.contains("\"x-real-ip\":\"192.0.2.7\""),

@@ -14,8 +14,13 @@ use super::transport::Socket;
 /// Longest header of version 1, in bytes.
 const LONGEST_V1: usize = 107;
 
-/// Longest header of version 2 that is accepted, in bytes: as much as every receiver has to accept.
-const LONGEST_V2: usize = 536;
+/// Longest header of version 2 that is accepted, in bytes. With the certificate of a client, a header
+/// has some 2,000. Source: nginx.
+const LONGEST_V2: usize = 4096;
+
+/// The longest part of a header that is kept: that of version 2 before its extensions (TLVs), with the
+/// longest addresses, those of Unix sockets.
+const KEPT: usize = V2_FIXED + 216;
 
 /// The start of a header of version 1.
 const V1: &[u8] = b"PROXY ";
@@ -63,30 +68,42 @@ impl ProxyProtocol {
 }
 
 async fn read(socket: &mut Socket) -> io::Result<Option<SocketAddr>> {
-    let mut header = [0; LONGEST_V2];
+    let mut header = [0; KEPT];
     let mut taken = 0;
-    loop {
+    let end = loop {
         let seen = socket.peek(&mut header[taken..]).await?;
         if seen == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let end = length(&header[..taken + seen]).map_err(|NoHeader| invalid())?;
         // Of what follows the header nothing is taken: it may be a handshake.
-        let until = end.unwrap_or(taken + seen);
+        let until = end.unwrap_or(usize::MAX).min(taken + seen);
         socket.read_exact(&mut header[taken..until]).await?;
         taken = until;
-        if end.is_some() {
-            return client(&header[..taken]).map_err(|NoHeader| invalid());
+        if let Some(end) = end {
+            break end;
         }
+    };
+    let kept = end.min(KEPT);
+    if taken < kept {
+        socket.read_exact(&mut header[taken..kept]).await?;
     }
+    let mut left = end - kept;
+    while left > 0 {
+        let mut skipped = [0; KEPT];
+        let part = left.min(KEPT);
+        socket.read_exact(&mut skipped[..part]).await?;
+        left -= part;
+    }
+    client(&header[..kept]).map_err(|NoHeader| invalid())
 }
 
 fn invalid() -> io::Error {
     io::ErrorKind::InvalidData.into()
 }
 
-/// The length of the header that a connection begins with, from its first bytes; `None` if they are
-/// its start.
+/// The length of the header that a connection begins with, from its first bytes; `None` if they do not
+/// tell it yet. Those of version 2 tell it before its end.
 pub(super) fn length(bytes: &[u8]) -> Result<Option<usize>, NoHeader> {
     if starts_as(bytes, V1) {
         let line = &bytes[..bytes.len().min(LONGEST_V1)];
@@ -104,7 +121,7 @@ pub(super) fn length(bytes: &[u8]) -> Result<Option<usize>, NoHeader> {
     };
     let length = V2_FIXED + usize::from(u16::from_be_bytes([rest[0], rest[1]]));
     match length {
-        ..=LONGEST_V2 => Ok((bytes.len() >= length).then_some(length)),
+        ..=LONGEST_V2 => Ok(Some(length)),
         _ => Err(NoHeader),
     }
 }
@@ -115,7 +132,7 @@ fn starts_as(bytes: &[u8], start: &[u8]) -> bool {
     bytes[..compared] == start[..compared]
 }
 
-/// The client's address in a whole header.
+/// The client's address in a header, of which the extensions may be missing.
 pub(super) fn client(header: &[u8]) -> Result<Option<SocketAddr>, NoHeader> {
     match header.strip_prefix(V2) {
         Some(rest) => client_v2(rest),
@@ -284,8 +301,14 @@ mod tests {
         assert_eq!(read_whole(line.as_bytes()), Ok(None));
         let longer = line.replace('\r', "x\r");
         assert_eq!(length(longer.as_bytes()), Err(NoHeader));
-        assert_eq!(read_whole(&v2(0x20, 0, &[0; 520])), Ok(None));
-        assert_eq!(length(&v2(0x20, 0, &[0; 521])), Err(NoHeader));
+        assert_eq!(read_whole(&v2(0x20, 0, &[0; 4080])), Ok(None));
+        assert_eq!(length(&v2(0x20, 0, &[0; 4081])), Err(NoHeader));
+    }
+
+    /// A header of version 2 that is followed by so many bytes of extensions.
+    fn with_extension(length: usize) -> Vec<u8> {
+        let addresses = [192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 1, 187];
+        v2(0x21, 0x11, &[&addresses[..], &vec![0x20; length]].concat())
     }
 
     #[tokio::test]
@@ -293,6 +316,11 @@ mod tests {
         let headers = [
             b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n".to_vec(),
             v2(0x21, 0x11, &[192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 1, 187]),
+            // With an extension, which may end where the kept part does, or behind it.
+            with_extension(KEPT - V2_FIXED - 12),
+            with_extension(KEPT - V2_FIXED - 11),
+            with_extension(3000),
+            with_extension(LONGEST_V2 - V2_FIXED - 12),
         ];
         for header in headers {
             for step in [1, 5, 7, 1000] {
@@ -365,8 +393,8 @@ mod tests {
                 decided => prop_assert_eq!(length(&bytes), decided),
             }
             if let Ok(Some(length)) = length(&bytes) {
-                prop_assert!(length <= LONGEST_V2 && length <= bytes.len());
-                let _ = client(&bytes[..length]);
+                prop_assert!(length <= LONGEST_V2);
+                let _ = client(&bytes[..length.min(bytes.len()).min(KEPT)]);
             }
         }
 
