@@ -1,6 +1,7 @@
 //! Host names of targets and services are resolved, with a real DNS server.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use hickory_resolver::proto::rr::RecordType;
 use serde_json::{Value, json};
@@ -119,6 +120,26 @@ fn a_name_that_does_not_resolve_is_served_once_it_does() {
     assert_eq!(health(&gateway)["health"], "DNS_ERROR");
     dns.set("late.test", DnsReply::Addresses(vec![ONE], 60));
     until("the name resolves", || gateway.get("/").status == 200);
+}
+
+#[test]
+fn an_answer_that_takes_seconds_is_heard() {
+    let dns = Dns::start();
+    let gateway = setup(&dns).start();
+    let one = Backend::start("one");
+    // A server that looks for the addresses alone, and one that takes its time for each type.
+    let kinds = [&[RecordType::A][..], &[RecordType::SRV, RecordType::A]];
+    for (number, kinds) in kinds.into_iter().enumerate() {
+        let name = format!("late{number}.test");
+        dns.set(&name, DnsReply::Addresses(vec![], 60));
+        for kind in kinds {
+            let late = DnsReply::Late(vec![ONE], Duration::from_millis(2500));
+            dns.set_type(&name, *kind, late);
+        }
+        let url = format!("http://{name}:{}", one.address.port());
+        let path = serve(&gateway, &format!("s{number}"), &url);
+        until("the name resolves", || gateway.get(&path).status == 200);
+    }
 }
 
 #[test]
@@ -343,7 +364,7 @@ fn a_name_without_dns_responses_delays_no_other_name() {
     target(&gateway, "dead.test:80");
     target(&gateway, &format!("live.test:{}", one.address.port()));
     assert_eq!(gateway.backend_of("/"), "one");
-    // For each of three record types the resolver queries twice, and waits for each response.
+    // For each of three record types the resolver queries several times, and waits for seconds.
     let begun = dns.queries("dead.test");
     until("a lookup begins", || dns.queries("dead.test") > begun);
     let begun = dns.queries("dead.test");
@@ -432,7 +453,7 @@ fn a_slow_lookup_is_not_started_again() {
         .admin("POST", "/upstreams/u/targets", &[("target", &target)])
         .expect(201);
     until("an address", || gateway.get("/").status == 200);
-    // Two lookups of SRV records with three datagrams each, and one of the address.
+    // Twice for SRV records with three datagrams each, and once for the address.
     let asked = dns.queries("slow.test");
     assert!(asked <= 7, "{asked}");
 }

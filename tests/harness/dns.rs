@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, SRV};
@@ -17,6 +18,8 @@ pub(crate) enum DnsReply {
     Addresses6(Vec<Ipv6Addr>, u32),
     /// With these services, as priority, weight, port and host, and a time to live in seconds.
     Services(Vec<(u16, u16, u16, &'static str)>, u32),
+    /// With these IPv4 addresses, but only after this time.
+    Late(Vec<Ipv4Addr>, Duration),
     /// With SERVFAIL.
     ServerFailure,
     /// Not at all.
@@ -56,8 +59,23 @@ impl Dns {
                 let replies = replies.lock().unwrap();
                 let reply = replies.get(&(name.clone(), Some(kind)));
                 let reply = reply.or_else(|| replies.get(&(name, None))).cloned();
-                if let Some(answer) = answer(query, reply) {
-                    let _ = socket.send_to(&answer.to_vec().unwrap(), client);
+                let delay = match &reply {
+                    Some(DnsReply::Late(_, delay)) => Some(*delay),
+                    _ => None,
+                };
+                let Some(answer) = answer(query, reply) else {
+                    continue;
+                };
+                let answer = answer.to_vec().unwrap();
+                match delay {
+                    None => drop(socket.send_to(&answer, client)),
+                    Some(delay) => {
+                        let socket = socket.try_clone().unwrap();
+                        std::thread::spawn(move || {
+                            std::thread::sleep(delay);
+                            let _ = socket.send_to(&answer, client);
+                        });
+                    }
                 }
             }
         });
@@ -99,6 +117,11 @@ fn answer(mut message: Message, reply: Option<DnsReply>) -> Option<Message> {
         Some(DnsReply::Addresses(addresses, ttl)) if query.query_type() == RecordType::A => {
             for address in addresses {
                 message.add_answer(record(ttl, RData::A(A(address))));
+            }
+        }
+        Some(DnsReply::Late(addresses, _)) if query.query_type() == RecordType::A => {
+            for address in addresses {
+                message.add_answer(record(60, RData::A(A(address))));
             }
         }
         Some(DnsReply::Addresses6(addresses, ttl)) if query.query_type() == RecordType::AAAA => {

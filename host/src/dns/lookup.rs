@@ -6,35 +6,46 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
 use parking_lot::Mutex;
 
 use super::{Address, Answer, Failure};
 use crate::config::{Dns, DnsType};
 
-/// Longest wait for one answer of one server, and how often each server is asked.
-const TIMEOUT: Duration = Duration::from_secs(1);
-const ATTEMPTS: u32 = 2;
+/// Time without an answer after which a question is asked again. An answer to the first one is still
+/// taken.
+const AGAIN: Duration = Duration::from_secs(1);
 
-/// Longest time until the records of one type are given up, if no server answers for them.
-pub(crate) const UNANSWERED: Duration = TIMEOUT.saturating_mul(ATTEMPTS);
+/// Time without an answer for records of one type after which those of the next type are asked for as
+/// well: some servers never answer for types that they do not know.
+pub(crate) const UNANSWERED: Duration = Duration::from_secs(2);
+
+/// Most name servers that are asked the same at a time; `/etc/resolv.conf` has as many (glibc, MAXNS).
+const SERVERS: usize = 3;
 
 /// Time between two looks at a name of the hosts file.
 const HOSTS_TTL: Duration = Duration::from_secs(5);
 
 /// Looks names up.
 pub(crate) struct Lookup {
-    resolver: Result<TokioResolver, String>,
+    resolvers: Result<Resolvers, String>,
     order: Vec<DnsType>,
     hosts_file: PathBuf,
     /// The hosts file as it was read last, and its time of change then.
     hosts: Mutex<(Option<SystemTime>, Hosts)>,
 }
+
+/// As many resolvers as a question is asked times. Each of them would join a question to the same one
+/// that it has asked before, and wait for that one's answer alone.
+type Resolvers = Vec<TokioResolver>;
 
 /// The addresses of names in a hosts file, in the order of its lines. The names are in lower case,
 /// without the final dot.
@@ -52,7 +63,7 @@ impl std::fmt::Debug for Lookup {
 impl Lookup {
     pub(crate) fn new(settings: &Dns) -> Self {
         Self {
-            resolver: resolver(&settings.resolvers),
+            resolvers: resolvers(&settings.resolvers),
             order: settings.order.clone(),
             hosts_file: settings.hosts_file.clone(),
             hosts: Mutex::default(),
@@ -69,33 +80,40 @@ impl Lookup {
         if !known.is_empty() {
             return Ok(Answer::new(known, Instant::now() + HOSTS_TTL));
         }
-        let resolver = self.resolver.as_ref();
-        let resolver = resolver.map_err(|error| Failure::Broken(error.clone()))?;
+        let resolvers = self.resolvers.as_ref();
+        let resolvers = resolvers.map_err(|error| Failure::Broken(error.clone()))?;
         let name = dns_name(host)?;
-        let mut failure = Failure::NotFound;
+        let mut search = Search {
+            last,
+            asked: FuturesUnordered::new(),
+            unanswered: Vec::new(),
+            failure: Failure::NotFound,
+        };
         for kind in kinds(&self.order, last) {
-            let found = match kind {
-                DnsType::Srv => services(resolver, &name).await,
-                DnsType::A => addresses(resolver, &name, RecordType::A).await,
-                DnsType::Aaaa => addresses(resolver, &name, RecordType::AAAA).await,
-                DnsType::Last => continue,
+            let name = &name;
+            search.unanswered.push(kind);
+            search.asked.push(async move {
+                let found = match kind {
+                    DnsType::Srv => services(resolvers, name).await,
+                    DnsType::A => addresses(resolvers, name, RecordType::A).await,
+                    DnsType::Aaaa => addresses(resolvers, name, RecordType::AAAA).await,
+                    DnsType::Last => Err(Failure::NotFound),
+                };
+                (kind, found)
+            });
+            // Other types may give other addresses than the known ones, perhaps with other ports, so
+            // the last one is waited for.
+            let patience = (Some(kind) != last).then_some(UNANSWERED);
+            let found = match patience {
+                Some(patience) => tokio::time::timeout(patience, search.next(Some(kind))).await,
+                None => Ok(search.next(Some(kind)).await),
             };
-            match found {
-                Ok(mut answer) if !answer.addresses.is_empty() => {
-                    // If the look-up of another type failed, that type may be the one that the name
-                    // has.
-                    let sure = matches!(failure, Failure::NotFound);
-                    answer.kind = sure.then_some(kind);
-                    return Ok(answer);
-                }
-                Ok(_) | Err(Failure::NotFound) => {}
-                // Other types may give other addresses than the known ones, perhaps with other
-                // ports.
-                Err(broken) if Some(kind) == last => return Err(broken),
-                Err(broken) => failure = broken,
+            if let Ok(Some(found)) = found {
+                return found;
             }
         }
-        Err(failure)
+        let found = search.next(None).await;
+        found.unwrap_or(Err(search.failure))
     }
 
     /// The addresses that the hosts file has for a name: those of IPv4 if there are any.
@@ -124,6 +142,44 @@ impl Lookup {
             .partition(|address| address.is_ipv4());
         let addresses = if four.is_empty() { six } else { four };
         addresses.into_iter().map(Address::bare).collect()
+    }
+}
+
+/// A look-up in DNS that asks for records of several types.
+struct Search<F> {
+    /// The type of the last answer.
+    last: Option<DnsType>,
+    asked: FuturesUnordered<F>,
+    /// The types that are asked for, in the order of the questions.
+    unanswered: Vec<DnsType>,
+    /// What is wrong if there are no addresses.
+    failure: Failure,
+}
+
+impl<F: Future<Output = (DnsType, Result<Answer, Failure>)>> Search<F> {
+    /// Waits until the look-up is decided; `None` once there is no answer for records of this type,
+    /// or of any type.
+    async fn next(&mut self, awaited: Option<DnsType>) -> Option<Result<Answer, Failure>> {
+        while let Some((kind, found)) = self.asked.next().await {
+            let is_first = self.unanswered.first() == Some(&kind);
+            self.unanswered.retain(|other| *other != kind);
+            match found {
+                Ok(mut answer) if !answer.addresses.is_empty() => {
+                    // If the look-up of an earlier type failed, or is not answered, that type may be
+                    // the one that the name has.
+                    let sure = is_first && matches!(self.failure, Failure::NotFound);
+                    answer.kind = sure.then_some(kind);
+                    return Some(Ok(answer));
+                }
+                Ok(_) | Err(Failure::NotFound) => {}
+                Err(broken) if Some(kind) == self.last => return Some(Err(broken)),
+                Err(broken) => self.failure = broken,
+            }
+            if Some(kind) == awaited {
+                break;
+            }
+        }
+        None
     }
 }
 
@@ -175,13 +231,12 @@ fn kinds(order: &[DnsType], last: Option<DnsType>) -> Vec<DnsType> {
     kinds
 }
 
-/// A resolver that asks these servers, or those of `/etc/resolv.conf`. It caches nothing:
-/// the callers of [`Lookup`] decide when a name is looked up again.
-fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
-    let provider = TokioRuntimeProvider::default();
-    let mut builder = if servers.is_empty() {
-        TokioResolver::builder(provider)
-            .map_err(|error| format!("the system has no resolver: {error}"))?
+/// Resolvers that ask these servers, or those of `/etc/resolv.conf`, whose `timeout` and `attempts`
+/// hold for both. They cache nothing: the callers of [`Lookup`] decide when a name is looked up again.
+fn resolvers(servers: &[SocketAddr]) -> Result<Resolvers, String> {
+    let system = read_system_conf();
+    let (config, mut options) = if servers.is_empty() {
+        system.map_err(|error| format!("the system has no resolver: {error}"))?
     } else {
         let servers = servers.iter().map(|server| {
             let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
@@ -192,15 +247,34 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
             NameServerConfig::new(server.ip(), true, connections.collect())
         });
         let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-        TokioResolver::builder_with_config(config, provider)
+        let mut options = ResolverOpts::default();
+        if let Ok((_, system)) = system {
+            options.timeout = system.timeout;
+            options.attempts = system.attempts;
+        }
+        (config, options)
     };
-    let options: &mut ResolverOpts = builder.options_mut();
+    let attempts = limit(&mut options);
     options.cache_size = 0;
-    options.timeout = TIMEOUT;
-    // The attempts after the first one.
-    options.attempts = ATTEMPTS as usize - 1;
     options.use_hosts_file = ResolveHosts::Never;
-    builder.build().map_err(|error| error.to_string())
+    // A server that is down delays no answer of the others.
+    options.num_concurrent_reqs = config.name_servers().len().clamp(1, SERVERS);
+    let resolver = |_| {
+        TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default())
+            .with_options(options.clone())
+            .build()
+            .map_err(|error| error.to_string())
+    };
+    (0..attempts).map(resolver).collect()
+}
+
+/// Keeps the timeout and the number of attempts within bounds; both are unbounded in a file. Returns
+/// how often a question is asked. Source: resolv.conf(5).
+fn limit(options: &mut ResolverOpts) -> usize {
+    let timeout = options.timeout;
+    options.timeout = timeout.clamp(Duration::from_secs(1), Duration::from_secs(30));
+    // What is asked again is asked of another resolver.
+    std::mem::take(&mut options.attempts).clamp(1, 5)
 }
 
 fn ip(data: &RData) -> Option<IpAddr> {
@@ -211,34 +285,62 @@ fn ip(data: &RData) -> Option<IpAddr> {
     }
 }
 
+/// Asks for records. The question is asked again after a while, or as soon as it has failed; the first
+/// answer counts, to whichever of the questions.
 async fn records(
-    resolver: &TokioResolver,
+    resolvers: &Resolvers,
     name: &Name,
     kind: RecordType,
 ) -> Result<hickory_resolver::lookup::Lookup, Failure> {
-    resolver.lookup(name.clone(), kind).await.map_err(|error| {
-        if error.is_no_records_found() || error.is_nx_domain() {
-            Failure::NotFound
-        } else {
-            Failure::Broken(error.to_string())
+    let mut asked = FuturesUnordered::new();
+    let mut failure = Failure::NotFound;
+    for resolver in resolvers {
+        asked.push(resolver.lookup(name.clone(), kind));
+        let Ok(Some(found)) = tokio::time::timeout(AGAIN, asked.next()).await else {
+            continue;
+        };
+        match decided(found) {
+            Ok(found) => return found,
+            Err(broken) => failure = broken,
         }
-    })
+    }
+    while let Some(found) = asked.next().await {
+        match decided(found) {
+            Ok(found) => return found,
+            Err(broken) => failure = broken,
+        }
+    }
+    Err(failure)
+}
+
+/// The answer to a question.
+///
+/// # Errors
+/// It is none: an answer to the same question may still come.
+fn decided<T>(found: Result<T, NetError>) -> Result<Result<T, Failure>, Failure> {
+    match found {
+        Ok(found) => Ok(Ok(found)),
+        Err(error) if error.is_no_records_found() || error.is_nx_domain() => {
+            Ok(Err(Failure::NotFound))
+        }
+        Err(error) => Err(Failure::Broken(error.to_string())),
+    }
 }
 
 async fn addresses(
-    resolver: &TokioResolver,
+    resolvers: &Resolvers,
     name: &Name,
     kind: RecordType,
 ) -> Result<Answer, Failure> {
-    let found = records(resolver, name, kind).await?;
+    let found = records(resolvers, name, kind).await?;
     let addresses = found.answers().iter();
     let addresses = addresses.filter_map(|record| Some(Address::bare(ip(&record.data)?)));
     Ok(Answer::new(addresses.collect(), found.valid_until()))
 }
 
 /// The addresses of the services of the best priority, each with the port and weight of its record.
-async fn services(resolver: &TokioResolver, name: &Name) -> Result<Answer, Failure> {
-    let found = records(resolver, name, RecordType::SRV).await?;
+async fn services(resolvers: &Resolvers, name: &Name) -> Result<Answer, Failure> {
+    let found = records(resolvers, name, RecordType::SRV).await?;
     let services = found
         .answers()
         .iter()
@@ -252,9 +354,9 @@ async fn services(resolver: &TokioResolver, name: &Name) -> Result<Answer, Failu
         .iter()
         .filter(|service| Some(service.priority) == best);
     let hosts = join_all(best.map(|service| async move {
-        let mut found = addresses(resolver, &service.target, RecordType::A).await;
+        let mut found = addresses(resolvers, &service.target, RecordType::A).await;
         if matches!(&found, Err(Failure::NotFound)) {
-            found = addresses(resolver, &service.target, RecordType::AAAA).await;
+            found = addresses(resolvers, &service.target, RecordType::AAAA).await;
         }
         (*service, found)
     }))
@@ -307,6 +409,23 @@ mod tests {
         let long = "x".repeat(64);
         for wrong in ["", ".", "a..b", long.as_str()] {
             assert!(dns_name(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_timeout_and_the_attempts_of_a_file_count_within_bounds() {
+        for (timeout, attempts, expected) in [
+            (5, 2, (5, 2)),
+            (1, 1, (1, 1)),
+            (0, 0, (1, 1)),
+            (3600, 1000, (30, 5)),
+        ] {
+            let mut options = ResolverOpts::default();
+            options.timeout = Duration::from_secs(timeout);
+            options.attempts = attempts;
+            let asked = limit(&mut options);
+            assert_eq!((options.timeout.as_secs(), asked), expected);
+            assert_eq!(options.attempts, 0);
         }
     }
 
