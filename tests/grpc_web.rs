@@ -101,6 +101,11 @@ fn preflights_and_other_media_types_are_answered_by_the_gateway() {
     assert_eq!(reply.header("access-control-allow-methods"), "POST");
     let allowed = "content-type,x-grpc-web,x-user-agent";
     assert_eq!(reply.header("access-control-allow-headers"), allowed);
+    let asked = "authorization,grpc-timeout,x-custom";
+    let headers = [("access-control-request-headers", asked)];
+    let reply = gateway.send(gateway.proxy, "OPTIONS", path, &headers, None);
+    let reply = reply.expect(200);
+    assert_eq!(reply.header("access-control-allow-headers"), asked);
     let reply = call(&gateway, path, "application/json", b"{}".to_vec()).expect(400);
     let message = "transcoding requests require a .proto file defining the service";
     assert_eq!(reply.text(), message);

@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE,
+    ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE,
 };
 use http::{Method, StatusCode};
 
@@ -35,6 +35,10 @@ const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-det
 
 /// The status of a call whose server has told none. Source: gRPC, UNKNOWN.
 const UNKNOWN: HeaderValue = HeaderValue::from_static("2");
+
+/// The headers that a preflight is allowed that asks for none. Source: Kong.
+const ALLOWED_HEADERS: HeaderValue =
+    HeaderValue::from_static("content-type,x-grpc-web,x-user-agent");
 
 /// Translates between the gRPC of browsers and that of services.
 #[derive(Debug)]
@@ -66,15 +70,14 @@ impl GrpcWeb {
         }
     }
 
-    /// What a browser is told that asks whether a page may make calls.
-    fn preflight(&self) -> Answer {
+    /// What a browser is told that asks whether a page may make calls with these headers, such as
+    /// `grpc-timeout` and `authorization`.
+    fn preflight(&self, asked: Option<&HeaderValue>) -> Answer {
         let mut answer = Answer::raw(StatusCode::OK, "OK")
             .with_header(CONTENT_TYPE, "application/grpc-web-text+proto")
-            .with_header(ACCESS_CONTROL_ALLOW_METHODS, "POST")
-            .with_header(
-                ACCESS_CONTROL_ALLOW_HEADERS,
-                "content-type,x-grpc-web,x-user-agent",
-            );
+            .with_header(ACCESS_CONTROL_ALLOW_METHODS, "POST");
+        let allowed = asked.cloned().unwrap_or(ALLOWED_HEADERS);
+        answer.headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         self.allow_origin(&mut answer.headers);
         answer
     }
@@ -115,7 +118,10 @@ impl Policy for GrpcWeb {
 
     fn access<'a>(&'a self, request: &'a mut Request<'_>) -> Access<'a> {
         if request.head.method == Method::OPTIONS {
-            return self.preflight().into();
+            let headers = &request.head.headers;
+            return self
+                .preflight(headers.get(ACCESS_CONTROL_REQUEST_HEADERS))
+                .into();
         }
         let headers = &mut request.head.headers;
         let content_type = headers.get(CONTENT_TYPE).cloned();
