@@ -1,11 +1,15 @@
 //! The plugin `grpc-web`: browsers call gRPC services, in both forms of bodies.
 
+use std::io::Write;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::grpc::{Server, message};
+use crate::harness::http2::{END_HEADERS, END_STREAM, fields, frame, kind};
 use crate::harness::{Gateway, Reply, Setup, refusing_address};
+use crate::http2_endpoints::{Short, open, read_frame};
 
 /// A gateway with a gRPC service behind `/api`, which browsers may call.
 fn gateway(address: std::net::SocketAddr, config: Value) -> Gateway {
@@ -88,6 +92,39 @@ fn a_failed_call_has_its_status_in_the_body() {
     let text = reply.text();
     assert_eq!(reply.header("content-type"), content_type);
     assert!(text.contains("grpc-status:13\r\n"), "{text}");
+}
+
+#[test]
+fn an_answer_that_is_no_grpc_becomes_a_status() {
+    for (http, grpc) in [(503, 14), (401, 16), (404, 12), (200, 2)] {
+        let server = Short::serving(move |mut stream| {
+            open(&mut stream)?;
+            loop {
+                let (kind, flags, id) = read_frame(&mut stream)?;
+                if kind <= kind::HEADERS && flags & END_STREAM > 0 {
+                    let status = http.to_string();
+                    let head = [(":status", &*status), ("content-type", "text/html")];
+                    let head = frame(kind::HEADERS, END_HEADERS, id, &fields(&head));
+                    let page = frame(kind::DATA, END_STREAM, id, b"<html>");
+                    stream.write_all(&[head, page].concat()).ok()?;
+                }
+            }
+        });
+        let gateway = gateway(server.address, json!({}));
+        let said = format!("not gRPC, but HTTP status {http}");
+        let end = trailers(&format!("grpc-status:{grpc}\r\ngrpc-message:{said}\r\n"));
+        let text = BASE64_STANDARD.encode(&end).into_bytes();
+        for (content_type, expected) in [
+            ("application/grpc-web", end),
+            ("application/grpc-web-text", text),
+        ] {
+            let body = BASE64_STANDARD.encode(message("hello")).into_bytes();
+            let reply = call(&gateway, "/api/echo.Echo/Echo", content_type, body);
+            let reply = reply.expect(http);
+            assert_eq!(reply.header("content-type"), content_type);
+            assert_eq!(reply.body, expected, "{http}");
+        }
+    }
 }
 
 #[test]

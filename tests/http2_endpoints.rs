@@ -13,7 +13,7 @@ use crate::harness::http2::{
 use crate::harness::{Backend, Gateway, Raw, Setup, in_flight, patch_upstream, sha256, until};
 
 /// A gateway with one worker and an upstream `u` whose service is asked over HTTP/2.
-fn gateway(targets: &[SocketAddr]) -> Gateway {
+pub(crate) fn gateway(targets: &[SocketAddr]) -> Gateway {
     let gateway = Setup::new().arg("--workers", 1).start();
     balance(&gateway, targets);
     gateway
@@ -182,9 +182,9 @@ fn an_endpoint_that_has_restarted_costs_no_request() {
 
 /// A server that answers a number of requests on each connection, and closes it then in order, with a
 /// GOAWAY that does not wait for requests on their way, as nginx does.
-struct Short {
-    address: SocketAddr,
-    connections: Arc<AtomicU32>,
+pub(crate) struct Short {
+    pub(crate) address: SocketAddr,
+    pub(crate) connections: Arc<AtomicU32>,
 }
 
 impl Short {
@@ -193,7 +193,9 @@ impl Short {
     }
 
     /// A server whose connections are served so.
-    fn serving(serve: impl Fn(TcpStream) -> Option<()> + Clone + Send + 'static) -> Self {
+    pub(crate) fn serving(
+        serve: impl Fn(TcpStream) -> Option<()> + Clone + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicU32::new(0));
@@ -215,14 +217,14 @@ impl Short {
 const PREFACE: usize = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
 /// Begins a connection, and reads the client's preface.
-fn open(stream: &mut TcpStream) -> Option<()> {
+pub(crate) fn open(stream: &mut TcpStream) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     stream.write_all(&frame(kind::SETTINGS, 0, 0, &[])).ok()?;
     stream.read_exact(&mut [0; PREFACE]).ok()
 }
 
 /// Reads a frame. Returns its type, its flags and its stream.
-fn read_frame(stream: &mut TcpStream) -> Option<(u8, u8, u32)> {
+pub(crate) fn read_frame(stream: &mut TcpStream) -> Option<(u8, u8, u32)> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).ok()?;
     let [a, b, c, kind, flags, id @ ..] = head;

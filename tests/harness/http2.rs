@@ -289,16 +289,34 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
+/// The frames of a head, or of trailers, with further flags of the first one.
+pub(crate) fn field_frames(flags: u8, stream: u32, block: &[u8]) -> Vec<u8> {
+    let pieces: Vec<&[u8]> = block.chunks(16_384).collect();
+    let last = pieces.len().saturating_sub(1);
+    let frames = pieces.iter().enumerate().map(|(number, piece)| {
+        let kind = [kind::CONTINUATION, kind::HEADERS][usize::from(number == 0)];
+        let flags = if number == 0 { flags } else { 0 };
+        let end = if number == last { END_HEADERS } else { 0 };
+        frame(kind, flags | end, stream, piece)
+    });
+    frames.collect::<Vec<_>>().concat()
+}
+
 /// The head of a request, in HPACK without compression (RFC 7541, 6.2.2).
 pub(crate) fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    let fields = [
+    let pseudo = [
         (":method", method),
         (":scheme", "http"),
         (":authority", "h"),
         (":path", path),
     ];
-    for (name, value) in fields.iter().chain(headers) {
+    [fields(&pseudo), fields(headers)].concat()
+}
+
+/// Fields in HPACK without compression.
+pub(crate) fn fields(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
         block.push(0);
         for text in [name, value] {
             integer(&mut block, text.len());

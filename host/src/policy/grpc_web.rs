@@ -11,7 +11,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TE,
+    ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, TE,
 };
 use http::{Method, StatusCode};
 
@@ -104,7 +105,26 @@ fn form(content_type: Option<&HeaderValue>) -> Result<Form, &'static str> {
     }
 }
 
-/// Whether a request is one of gRPC already, which a service reads as it is.
+/// The status of a call that was answered with this status of HTTP, and not by gRPC. Source: gRPC,
+/// "HTTP to gRPC Status Code Mapping".
+fn status_of(http: StatusCode) -> u16 {
+    const UNKNOWN: u16 = 2;
+    const PERMISSION_DENIED: u16 = 7;
+    const UNIMPLEMENTED: u16 = 12;
+    const INTERNAL: u16 = 13;
+    const UNAVAILABLE: u16 = 14;
+    const UNAUTHENTICATED: u16 = 16;
+    match http.as_u16() {
+        400 => INTERNAL,
+        401 => UNAUTHENTICATED,
+        403 => PERMISSION_DENIED,
+        404 => UNIMPLEMENTED,
+        429 | 502..=504 => UNAVAILABLE,
+        _ => UNKNOWN,
+    }
+}
+
+/// Whether this is the media type of gRPC: of a request that a service reads as it is, or of a response.
 fn is_grpc(content_type: Option<&HeaderValue>) -> bool {
     let media_type = content_type.map_or(&b""[..], HeaderValue::as_bytes);
     let rest = media_type.strip_prefix(b"application/grpc");
@@ -173,12 +193,27 @@ impl Policy for GrpcWeb {
 
     fn response(&self, response: &mut Response<'_>) {
         self.allow_origin(&mut response.head.headers);
-        let content_type = response
-            .kept::<Call>()
-            .map(|call| call.content_type.clone());
-        if let Some(content_type) = content_type {
-            response.head.headers.insert(CONTENT_TYPE, content_type);
+        let Some(call) = response.kept::<Call>() else {
+            return;
+        };
+        let (form, content_type) = (call.form, call.content_type.clone());
+        let headers = &mut response.head.headers;
+        let answered = headers.insert(CONTENT_TYPE, content_type);
+        if is_grpc(answered.as_ref()) || headers.contains_key(GRPC_STATUS) {
+            return;
         }
+        // Of an answer that is no gRPC, as that of a proxy in front of the service, a client would
+        // take the body for messages.
+        headers.remove(CONTENT_ENCODING);
+        let http = response.head.status;
+        let mut trailers = HeaderMap::new();
+        trailers.insert(GRPC_STATUS, HeaderValue::from(status_of(http)));
+        let message = format!("not gRPC, but HTTP status {}", http.as_u16());
+        if let Ok(message) = HeaderValue::try_from(message) {
+            trailers.insert(GRPC_MESSAGE, message);
+        }
+        response.kept = None;
+        response.replace_body(form.written(frame(&trailers)));
     }
 
     fn body(&self, response: &mut Response<'_>) -> Option<Box<dyn BodyFilter>> {
@@ -219,18 +254,18 @@ struct Body {
     trailers: HeaderMap,
 }
 
-impl Body {
-    fn written(&self, bytes: Bytes) -> Bytes {
-        match self.form {
-            Form::Binary => bytes,
-            Form::Text => BASE64_STANDARD.encode(&bytes).into(),
+impl Form {
+    fn written(self, bytes: Bytes) -> Bytes {
+        match self {
+            Self::Binary => bytes,
+            Self::Text => BASE64_STANDARD.encode(&bytes).into(),
         }
     }
 }
 
 impl BodyFilter for Body {
     fn data(&mut self, piece: Bytes) -> Bytes {
-        self.written(piece)
+        self.form.written(piece)
     }
 
     fn trailers(&mut self, trailers: &mut HeaderMap) {
@@ -239,7 +274,7 @@ impl BodyFilter for Body {
 
     fn end(&mut self) -> Bytes {
         self.trailers.entry(GRPC_STATUS).or_insert(UNKNOWN);
-        self.written(frame(&self.trailers))
+        self.form.written(frame(&self.trailers))
     }
 
     fn keeps_length(&self) -> bool {
