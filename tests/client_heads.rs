@@ -1,6 +1,8 @@
 //! Unusual heads of requests: hosts, malformed heads, and many headers.
 
-use crate::harness::{Raw, Setup, assert_kong_error, exchange, read_answer, with_backend};
+use crate::harness::{
+    Gateway, Raw, RawServer, Setup, assert_kong_error, exchange, read_answer, with_backend,
+};
 
 #[test]
 fn an_empty_host_is_refused() {
@@ -146,4 +148,36 @@ fn trace_is_not_allowed_and_keeps_the_connection() {
     let answer = read_answer(raw.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"));
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(backend.served(), 1);
+}
+
+#[test]
+fn a_target_with_bytes_that_uris_do_not_have_is_sent_on_encoded() {
+    let server = RawServer::start(|_, mut raw| {
+        let head = raw.read_until("\r\n\r\n");
+        let line = head.lines().next().unwrap_or_default();
+        let length = line.len();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{line}");
+        raw.send(answer.as_bytes());
+    });
+    let gateway = Gateway::start();
+    gateway.balanced(&[(server.address, 100)]);
+    for (target, expected) in [
+        (&b"/a\"b<c>`d"[..], "/a%22b%3Cc%3E%60d"),
+        (b"/?q=\"<>\xe9", "/?q=%22%3C%3E%E9"),
+        (b"/caf\xe9?q=caf\xe9", "/caf%E9?q=caf%E9"),
+    ] {
+        let rest = b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let request = [b"GET ", target, rest].concat();
+        let expected = format!("\r\n\r\nGET {expected} HTTP/1.1");
+        // The target may arrive in two parts, and behind another request.
+        for first in [request.len(), 7] {
+            let mut raw = Raw::connect(gateway.proxy);
+            let answer = raw.send_in_two(&request, first).read_to_end();
+            assert!(answer.ends_with(&expected), "{answer}");
+        }
+        let before = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let mut raw = Raw::connect(gateway.proxy);
+        let answer = raw.send(&[&before[..], &request].concat()).read_to_end();
+        assert!(answer.ends_with(&expected), "{answer}");
+    }
 }

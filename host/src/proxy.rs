@@ -35,6 +35,7 @@ mod pool;
 mod preface;
 mod record;
 mod request_id;
+mod request_line;
 mod respond;
 mod response_body;
 mod streams;

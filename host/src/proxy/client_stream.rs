@@ -22,6 +22,7 @@ use super::backlog::{Backlog, Phase, Sending};
 use super::page;
 use super::preface::{self, Opening};
 use super::request_id::RequestId;
+use super::request_line::RequestLine;
 use crate::config::ResponseHeaders;
 use crate::http1::{Part, Requests};
 use crate::listener::Transport;
@@ -46,6 +47,8 @@ pub(super) struct ClientStream {
     backlog: Backlog,
     /// Tracks where requests end in the bytes that were passed to hyper.
     requests: Requests,
+    /// The position in the request line, whose target may have to be encoded.
+    line: RequestLine,
     max_head: usize,
     /// Bytes that were read and are passed to hyper later.
     rest: Bytes,
@@ -84,6 +87,7 @@ impl ClientStream {
             stream,
             backlog,
             requests: Requests::new(max_head),
+            line: RequestLine::default(),
             max_head,
             rest: Bytes::new(),
             page: None,
@@ -132,6 +136,7 @@ impl ClientStream {
     /// Puts back the bytes of the next request that were already read.
     pub(super) fn rewind(&mut self, read: Bytes) {
         self.requests = Requests::new(self.max_head);
+        self.line = RequestLine::default();
         self.rest = match (read.is_empty(), self.rest.is_empty()) {
             (true, _) => std::mem::take(&mut self.rest),
             (_, true) => read,
@@ -261,6 +266,7 @@ impl ClientStream {
         self.take_announced();
         let before = buf.filled().len();
         let again = !self.rest.is_empty();
+        let line = self.line;
         if again {
             let length = self.rest.len().min(buf.remaining());
             buf.put_slice(&self.rest[..length]);
@@ -274,6 +280,16 @@ impl ClientStream {
         let part = match self.backlog.phase() {
             Phase::Tunnel => Part::All,
             _ => {
+                if (self.requests.is_between() || line.has_begun())
+                    && let Some(encoded) = self.line.encoded(read)
+                {
+                    // They are longer than what was read, so they are read again.
+                    let unread = self.rest.get(read.len()..).unwrap_or_default();
+                    self.rest = [&*encoded, unread].concat().into();
+                    self.line = line;
+                    buf.set_filled(before);
+                    return self.poll_part(cx, buf);
+                }
                 self.keep(read);
                 let part = self.requests.pass(read);
                 if self.requests.has_two_lengths() {
