@@ -264,7 +264,7 @@ fn a_client_cannot_forge_a_line() {
         "{last}"
     );
     assert!(
-        last.contains(r#""GET /\x1B[2J\x22 200 0 \x0B" 400"#),
+        last.contains(r#""GET /\x1B[2J%22 200 0 \x0B" 400"#),
         "{last}"
     );
 }

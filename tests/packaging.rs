@@ -31,11 +31,11 @@ fn files_of_the_examples_can_be_written_under_the_unit() {
     ] {
         let line = format!("{setting}=pointsman");
         assert!(unit.lines().any(|own| own == line), "{line}");
-        let parent = Path::new(folder).parent().unwrap().display().to_string();
+        let parent = format!("{}/", Path::new(folder).parent().unwrap().display());
         for name in ["logging", "listeners", "operating", "streams", "policies"] {
             let page = file(&format!("docs/{name}.md"));
             for line in shell(&page) {
-                let paths = line.match_indices(&format!("{parent}/"));
+                let paths = line.match_indices(&*parent);
                 let ours = |line: &str| ["pointsman ", "curl "].iter().any(|c| line.starts_with(c));
                 for (start, _) in paths.filter(|_| ours(line)) {
                     // A path is not a part of another one.

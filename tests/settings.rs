@@ -189,18 +189,19 @@ fn settings_are_checked_without_a_start() {
             &["workers", "proxy_lisen"][..],
         ),
         (
+            &["--ssl-cert", "/none.crt", "--ssl-cert-key", "/none.key"],
+            &["ssl_cert: failed loading certificate from /none.crt"],
+        ),
+        (
             &[
-                "--ssl-cert",
-                "/none.crt",
-                "--ssl-cert-key",
-                "/none.key",
                 "--client-ssl",
                 "on",
+                "--client-ssl-cert",
+                "/none.pem",
+                "--client-ssl-cert-key",
+                "/none.pem",
             ],
-            &[
-                "failed loading certificate from /none.crt",
-                "client_ssl_cert",
-            ],
+            &["client_ssl_cert: failed loading certificate from /none.pem"],
         ),
         (
             &["--database", "off", "--declarative-config", &document],

@@ -151,7 +151,8 @@ impl Importer {
             // What is not written now has to be what the store would take, or it fails only when it
             // is written.
             if aim != Aim::Change {
-                match self.store.check(&writes) {
+                let together = [writes.as_slice(), &switches.writes].concat();
+                match self.store.check(&together) {
                     Ok(()) => {}
                     Err(error) if is_race(&error) => continue,
                     Err(error) => return Err(refused(&*self.store, &configuration, error)),
