@@ -50,6 +50,7 @@ mod config_command;
 mod contract;
 mod cors;
 mod credentials;
+mod cut_trailers;
 mod deck;
 mod declarative;
 mod declarative_errors;

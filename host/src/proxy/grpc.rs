@@ -76,6 +76,20 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     media_type.is_some_and(|media_type| media_type.starts_with(MEDIA_TYPE.as_bytes()))
 }
 
+/// Whether these headers or trailers tell the status of a call.
+pub(super) fn has_status(fields: &HeaderMap) -> bool {
+    fields.contains_key(GRPC_STATUS)
+}
+
+/// Whether a response with these headers has to tell the status of its call in trailers. One of
+/// gRPC-Web has no trailers.
+pub(super) fn owes_status(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = media_type.and_then(|media_type| media_type.strip_prefix(MEDIA_TYPE.as_bytes()));
+    let is_grpc = rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')));
+    is_grpc && !has_status(headers)
+}
+
 /// Gives a response the form that gRPC clients read. A status that it already has stays.
 pub(super) fn answer<B>(response: &mut Response<B>, status: GrpcStatus, message: &str) {
     let headers = response.headers_mut();
@@ -134,6 +148,32 @@ mod tests {
                 Some(grpc),
                 "{http}"
             );
+        }
+    }
+
+    #[test]
+    fn a_call_without_a_status_in_its_head_has_to_tell_it_in_trailers() {
+        let owes = |fields: &[(&'static str, &'static str)]| {
+            let fields = fields.iter().map(|(name, value)| {
+                let name = HeaderName::from_static(name);
+                (name, HeaderValue::from_static(value))
+            });
+            owes_status(&fields.collect())
+        };
+        for media_type in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc;a=b",
+        ] {
+            assert!(owes(&[("content-type", media_type)]), "{media_type}");
+            assert!(!owes(&[("content-type", media_type), ("grpc-status", "7")]));
+        }
+        for media_type in [
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "text/html",
+        ] {
+            assert!(!owes(&[("content-type", media_type)]), "{media_type}");
         }
     }
 

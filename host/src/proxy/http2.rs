@@ -36,13 +36,30 @@ const MAX_FRAME_SIZE: u32 = 16 * 1024;
 const SEND_BUFFER: usize = 16 * 1024;
 
 /// Bytes that count for each header field in addition to its name and value (RFC 9113, 6.5.2).
-const FIELD_OVERHEAD: usize = 32;
+pub(super) const FIELD_OVERHEAD: usize = 32;
+
+/// How large fields may be before h2 cuts them, where the gateway takes `most` bytes of them.
+///
+/// h2 leaves out the field by which they become larger, and those after it. Of trailers it does not
+/// tell, so a cut must show otherwise: by the fields before it, which exceed `most`, or by the compressed
+/// form of all, which the stream below h2 sees. With neither above `most`, all are smaller than this:
+/// Huffman's code needs at least five bits for a byte, and the name of the field that h2 leaves out, or
+/// the whole field, may be in the table of 4 KiB (RFC 7541).
+pub(super) fn before_cut(most: usize) -> usize {
+    const TABLE: usize = 4096;
+    most.saturating_mul(3).saturating_add(TABLE)
+}
+
+/// Most bytes of a head, or of trailers, as HTTP/2 counts them.
+fn max_fields(settings: &config::Proxy) -> usize {
+    settings.max_header_size + settings.max_headers * FIELD_OVERHEAD
+}
 
 fn server(settings: &config::Proxy, client: &Rc<Client>) -> Builder<StreamExecutor> {
     let mut server = Builder::new(StreamExecutor::new(client));
-    // h2 answers a larger head itself, without a body. So its limit is twice that of the gateway,
-    // which answers with an error page.
-    let heads = 2 * (settings.max_header_size + settings.max_headers * FIELD_OVERHEAD);
+    // h2 answers a larger head itself, without a body, and cuts larger trailers. So its limit is
+    // larger than that of the gateway, which answers with an error page.
+    let heads = before_cut(max_fields(settings));
     server
         .max_concurrent_streams(settings.http2_max_concurrent_streams)
         .initial_stream_window_size(settings.http2_stream_window_size)
@@ -60,7 +77,7 @@ fn server(settings: &config::Proxy, client: &Rc<Client>) -> Builder<StreamExecut
 pub(super) async fn serve(worker: &Rc<Worker>, stream: ClientStream, client: &Rc<Client>) {
     let settings = &worker.settings;
     let streams = client.speak_http2(settings.http2_max_rapid_resets);
-    let stream = MeteredStream::new(stream, streams);
+    let stream = MeteredStream::new(stream, streams, max_fields(settings));
     let (handler, requester) = (Rc::clone(worker), Rc::clone(client));
     let service = service_fn(move |request: Request<Incoming>| {
         handle(Rc::clone(&handler), requester.begin_stream(), request)

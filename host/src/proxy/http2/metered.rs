@@ -25,14 +25,16 @@ pub(super) struct MeteredStream {
 
 impl MeteredStream {
     /// The stream of a connection of which hyper has not read anything.
-    pub(super) fn new(stream: ClientStream, streams: &Streams) -> Self {
+    ///
+    /// Trailers whose compressed form is larger than `max_trailers` bytes end it.
+    pub(super) fn new(stream: ClientStream, streams: &Streams, max_trailers: usize) -> Self {
         let (stream, rest) = stream.into_parts();
         Self {
             stream,
             rest,
             traffic: Rc::clone(&streams.traffic),
-            received: FrameMeter::after(preface::LENGTH),
-            sent: FrameMeter::after(0),
+            received: FrameMeter::after(preface::LENGTH, max_trailers),
+            sent: FrameMeter::after(0, usize::MAX),
         }
     }
 
@@ -75,6 +77,11 @@ impl AsyncRead for MeteredStream {
         this.traffic.receive(&frames);
         if this.traffic.is_flooded() {
             let error = "the client sends too many frames without content";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+        }
+        if frames.oversized.iter().any(|fields| fields.is_trailers) {
+            // h2 may have to cut them, and would not tell.
+            let error = "the trailers of a request are too large";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
         }
         Poll::Ready(Ok(()))

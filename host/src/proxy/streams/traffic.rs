@@ -5,6 +5,8 @@
 //! budget that content adds to, in either direction, and that fills again with time. Source: nginx,
 //! which compares the bytes of a connection with those of its content.
 //!
+//! They show as well how large the compressed form of a head or of trailers is, which h2 does not tell.
+//!
 //! The empty `DATA` frame that ends the body of a request costs nothing: many clients end each body
 //! with one, and a request has only one.
 
@@ -31,6 +33,9 @@ const CONTINUATION: u8 = 9;
 
 /// The flag of the last frame of a stream's content.
 const END_STREAM: u8 = 1;
+
+/// The bits of a frame's header that are a stream's number; the first one is reserved.
+const STREAM: u32 = u32::MAX >> 1;
 
 /// What the frames of a connection amount to.
 pub(in super::super) struct Traffic {
@@ -117,6 +122,26 @@ pub(in super::super) struct Frames {
     control: u64,
     /// Bytes of heads, trailers and bodies.
     content: u64,
+    /// Heads and trailers whose compressed form is larger than the limit of the meter.
+    pub(in super::super) oversized: Vec<Oversized>,
+}
+
+/// Fields whose compressed form is too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Oversized {
+    /// The number of their stream.
+    pub(in super::super) stream: u32,
+    /// Whether the stream was opened before, so that they are trailers. Only for what a client sends.
+    pub(in super::super) is_trailers: bool,
+}
+
+/// The fields that are being received: the frames of a head, or of trailers.
+#[derive(Default)]
+struct FieldBlock {
+    stream: u32,
+    is_trailers: bool,
+    /// Bytes of its frames so far.
+    length: usize,
 }
 
 /// Finds the frames in the bytes of one direction.
@@ -129,17 +154,26 @@ pub(in super::super) struct FrameMeter {
     is_content: bool,
     /// Requests whose body has begun and may be ended by an empty frame.
     unended: u64,
+    block: FieldBlock,
+    /// The highest number of a stream with a head.
+    opened: u32,
+    /// Most bytes of the compressed form of a head or trailers.
+    max_block: usize,
 }
 
 impl FrameMeter {
-    /// For bytes of which the first `skipped` are not frames.
-    pub(in super::super) fn after(skipped: usize) -> Self {
+    /// For bytes of which the first `skipped` are not frames. Heads and trailers of more than
+    /// `max_block` bytes are reported.
+    pub(in super::super) fn after(skipped: usize, max_block: usize) -> Self {
         Self {
             header: [0; HEADER],
             received: 0,
             left: skipped,
             is_content: false,
             unended: 0,
+            block: FieldBlock::default(),
+            opened: 0,
+            max_block,
         }
     }
 
@@ -161,7 +195,7 @@ impl FrameMeter {
             bytes = &bytes[taken..];
             if self.received == HEADER {
                 self.received = 0;
-                let [a, b, c, kind, flags, ..] = self.header;
+                let [a, b, c, kind, flags, stream @ ..] = self.header;
                 self.left = u32::from_be_bytes([0, a, b, c]) as usize;
                 self.is_content = self.left > 0 && matches!(kind, DATA | HEADERS | CONTINUATION);
                 if !self.is_content && !self.ends_body(kind, flags) {
@@ -170,8 +204,32 @@ impl FrameMeter {
                 if self.is_content && kind == HEADERS && flags & END_STREAM == 0 {
                     self.unended += 1;
                 }
+                if matches!(kind, HEADERS | CONTINUATION) {
+                    let stream = u32::from_be_bytes(stream) & STREAM;
+                    frames.oversized.extend(self.add_fields(kind, stream));
+                }
             }
         }
+    }
+
+    /// Adds the frame that begins to the fields of its stream. Returns them if they have become larger
+    /// than the limit by it.
+    fn add_fields(&mut self, kind: u8, stream: u32) -> Option<Oversized> {
+        if kind == HEADERS {
+            self.block = FieldBlock {
+                stream,
+                is_trailers: stream <= self.opened,
+                length: 0,
+            };
+            self.opened = self.opened.max(stream);
+        }
+        let before = self.block.length;
+        self.block.length = before.saturating_add(self.left);
+        let exceeds = before <= self.max_block && self.block.length > self.max_block;
+        exceeds.then_some(Oversized {
+            stream: self.block.stream,
+            is_trailers: self.block.is_trailers,
+        })
     }
 
     /// Whether this empty frame ends the body of a request. As many frames may do so as requests
@@ -202,8 +260,8 @@ mod tests {
         let start = Instant::now();
         let traffic = Traffic::new(Rc::new(Cell::new(start)));
         let content = |content| Frames {
-            control: 0,
             content,
+            ..Frames::default()
         };
         let receive = |frames: Frames, at| traffic.receive_at(&frames, || at);
         receive(control(1024), start);
@@ -218,7 +276,7 @@ mod tests {
     fn control(control: u64) -> Frames {
         Frames {
             control,
-            content: 0,
+            ..Frames::default()
         }
     }
 
@@ -249,7 +307,7 @@ mod tests {
         };
         let end = with_flags(DATA, 0, END_STREAM);
         let control = |sent: &[&[u8]]| {
-            let (mut meter, mut frames) = (FrameMeter::after(0), Frames::default());
+            let (mut meter, mut frames) = (FrameMeter::after(0, usize::MAX), Frames::default());
             meter.pass(&sent.concat(), &mut frames);
             frames.control
         };
@@ -258,6 +316,33 @@ mod tests {
         assert_eq!(control(&[&head, &end, &end]), 1);
         assert_eq!(control(&[&get, &end]), 1);
         assert_eq!(control(&[&head, &frame(DATA, 0), &end]), 1);
+    }
+
+    #[test]
+    fn fields_that_are_too_large_are_reported_once_and_as_soon_as_their_frame_begins() {
+        let on = |kind, stream: u8, length| {
+            let mut frame = frame(kind, length);
+            frame[8] = stream;
+            frame
+        };
+        let mut meter = FrameMeter::after(0, 100);
+        let mut found = |sent: &[u8]| {
+            let mut frames = Frames::default();
+            meter.pass(sent, &mut frames);
+            frames.oversized
+        };
+        let oversized = |stream, is_trailers| Oversized {
+            stream,
+            is_trailers,
+        };
+        assert_eq!(found(&on(HEADERS, 1, 100)), []);
+        assert_eq!(found(&on(HEADERS, 3, 101)[..9]), [oversized(3, false)]);
+        assert_eq!(found(&[0xff; 101]), []);
+        assert_eq!(found(&on(DATA, 1, 200)), []);
+        assert_eq!(found(&on(HEADERS, 1, 60)), []);
+        assert_eq!(found(&on(CONTINUATION, 1, 40)), []);
+        assert_eq!(found(&on(CONTINUATION, 1, 1)), [oversized(1, true)]);
+        assert_eq!(found(&on(CONTINUATION, 1, 200)), []);
     }
 
     proptest! {
@@ -277,7 +362,7 @@ mod tests {
                     expected.control += 1;
                 }
             }
-            let (mut meter, mut found) = (FrameMeter::after(skipped), Frames::default());
+            let (mut meter, mut found) = (FrameMeter::after(skipped, usize::MAX), Frames::default());
             let (mut rest, mut cuts) = (&bytes[..], cuts.iter().cycle());
             while let Some(cut) = cuts.next().filter(|_| !rest.is_empty()) {
                 let (part, after) = rest.split_at((*cut).min(rest.len()));

@@ -8,6 +8,7 @@
 mod keepalive;
 mod sending;
 mod stream;
+mod watched;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -19,14 +20,18 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::Bytes;
+use h2::StreamId;
 use h2::client::{Builder, SendRequest};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::{Destination, Error};
 use crate::connect::EndpointStream;
 use crate::endpoint::{ConnectionPermit, Endpoint};
+use crate::proxy::http2::{FIELD_OVERHEAD, before_cut};
 pub(in crate::proxy) use stream::Stream;
+use watched::WatchedStream;
 
 /// Most streams on a connection, if the endpoint allows more.
 const STREAMS: u32 = 100;
@@ -47,6 +52,8 @@ pub(in crate::proxy) struct Connection {
     destination: Destination,
     endpoint: Arc<Endpoint>,
     state: Rc<State>,
+    /// Most bytes of a head, or of trailers.
+    max_head: usize,
     /// Number of streams in use.
     streams: Cell<usize>,
     /// Number of streams so far.
@@ -69,6 +76,23 @@ pub(in crate::proxy) struct Connection {
 pub(super) struct State {
     /// Whether the connection was closed because the endpoint has not answered a PING.
     unresponsive: Cell<bool>,
+    /// The streams on which the endpoint has sent a head or trailers whose compressed form is too
+    /// large.
+    oversized: RefCell<Vec<u32>>,
+}
+
+impl State {
+    /// Takes a stream from those with fields that are too large. Returns whether it was one of them.
+    fn take_oversized(&self, stream: impl FnOnce() -> Option<StreamId>) -> bool {
+        let mut oversized = self.oversized.borrow_mut();
+        if oversized.is_empty() {
+            return false;
+        }
+        let known = oversized.len();
+        let number = stream().map(|stream| stream.as_u32());
+        oversized.retain(|other| Some(*other) != number);
+        oversized.len() < known
+    }
 }
 
 impl Connection {
@@ -82,7 +106,8 @@ impl Connection {
         max_head: usize,
         freed: Rc<Notify>,
     ) -> io::Result<Rc<Self>> {
-        let max_head = u32::try_from(max_head).unwrap_or(u32::MAX);
+        let state = Rc::<State>::default();
+        let max_decoded = u32::try_from(before_cut(max_head)).unwrap_or(u32::MAX);
         let (sender, mut connection) = Builder::new()
             .enable_push(false)
             .initial_max_send_streams(UNKNOWN)
@@ -91,8 +116,8 @@ impl Connection {
             // connection, which all its streams share.
             .initial_connection_window_size(STREAMS * WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
-            .max_header_list_size(max_head)
-            .handshake::<_, Bytes>(stream)
+            .max_header_list_size(max_decoded)
+            .handshake::<_, Bytes>(WatchedStream::new(stream, max_head, Rc::clone(&state)))
             .await
             .map_err(io::Error::other)?;
         poll_fn(|cx| match Pin::new(&mut connection).poll(cx) {
@@ -102,7 +127,6 @@ impl Connection {
             Poll::Ready(Err(error)) => Poll::Ready(Err(io::Error::other(error))),
         })
         .await?;
-        let state = Rc::<State>::default();
         let keepalive = destination.http2.and_then(|http2| http2.keepalive);
         let driven = keepalive::drive(connection, keepalive, Rc::clone(&state));
         tokio::task::spawn_local(async move {
@@ -115,6 +139,7 @@ impl Connection {
             destination,
             endpoint,
             state,
+            max_head,
             streams: Cell::new(0),
             requests: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
@@ -167,6 +192,14 @@ impl Connection {
     /// The endpoint that the connection was made for.
     pub(in crate::proxy) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Whether these fields are larger than a head may be.
+    fn is_too_large(&self, fields: &HeaderMap) -> bool {
+        let field = |(name, value): (&HeaderName, &HeaderValue)| {
+            name.as_str().len() + value.len() + FIELD_OVERHEAD
+        };
+        fields.iter().map(field).sum::<usize>() > self.max_head
     }
 
     /// To be called when something was received on a stream.

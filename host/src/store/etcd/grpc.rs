@@ -186,12 +186,15 @@ impl Connection {
             return Err(CallError::Broken(format!("it is no gRPC: HTTP {status}")));
         }
         // An answer without a message has its status in the head.
-        if let Some(error) = status(response.headers()).and_then(Result::err) {
-            return Err(error);
-        }
+        let has_status = match status(response.headers()) {
+            Some(Err(error)) => return Err(error),
+            Some(Ok(())) => true,
+            None => false,
+        };
         Ok(Answers {
             body: response.into_body(),
             buffer: BytesMut::new(),
+            has_status,
         })
     }
 }
@@ -224,6 +227,8 @@ impl Sending {
 pub(super) struct Answers {
     body: Incoming,
     buffer: BytesMut,
+    /// Whether the server has told that the call has succeeded.
+    has_status: bool,
 }
 
 impl Answers {
@@ -234,13 +239,20 @@ impl Answers {
                 return Ok(Some(message));
             }
             let Some(frame) = self.body.frame().await else {
-                return Ok(None);
+                // h2 may have cut the status out of trailers that are too large.
+                return match self.has_status && self.buffer.is_empty() {
+                    true => Ok(None),
+                    false => Err(CallError::Broken("its answer has broken off".into())),
+                };
             };
             match frame.map_err(broken)?.into_data() {
                 Ok(data) => self.buffer.extend_from_slice(&data),
                 Err(frame) => {
                     if let Some(trailers) = frame.trailers_ref() {
-                        status(trailers).unwrap_or(Ok(()))?;
+                        if let Some(told) = status(trailers) {
+                            told?;
+                            self.has_status = true;
+                        }
                     }
                 }
             }
@@ -309,4 +321,46 @@ fn words(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     words
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use http::Response;
+    use http_body_util::StreamBody;
+    use hyper::server::conn::http2::Builder;
+    use hyper::service::service_fn;
+
+    use super::*;
+
+    type FrameResult = Result<Frame<Bytes>, Infallible>;
+    type Frames = futures_util::stream::Iter<std::vec::IntoIter<FrameResult>>;
+
+    /// A message, with a status behind it or not.
+    fn answer(has_status: bool) -> Result<Response<StreamBody<Frames>>, Infallible> {
+        let mut frames: Vec<FrameResult> =
+            vec![Ok(Frame::data(Bytes::from_static(b"\0\0\0\0\x01x")))];
+        if has_status {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            frames.push(Ok(Frame::trailers(trailers)));
+        }
+        let frames = futures_util::stream::iter(frames);
+        Ok(Response::new(StreamBody::new(frames)))
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_status_has_broken_off() {
+        for (has_status, is_whole) in [(false, false), (true, true)] {
+            let (client, server) = tokio::io::duplex(64 * 1024);
+            let service = service_fn(move |_: Request<Incoming>| async move { answer(has_status) });
+            let server =
+                Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(server), service);
+            let server = tokio::spawn(server);
+            let connection = Connection::start(client, "http://etcd".into()).await;
+            let called = connection.unwrap().call("/a.B/C", None, Vec::new()).await;
+            assert_eq!(called.is_ok(), is_whole, "{called:?}");
+            server.abort();
+        }
+    }
 }

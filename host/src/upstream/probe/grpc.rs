@@ -2,7 +2,7 @@
 //! whole.
 
 use bytes::Bytes;
-use http::{Request, Version};
+use http::{Request, StatusCode, Version};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -44,6 +44,8 @@ where
         match code.map(|code| code.as_bytes()) {
             Some(b"0") => serving_status(&body.to_bytes()),
             Some(code) => Err(format!("status {}", String::from_utf8_lossy(code))),
+            // h2 may have cut it out of trailers that are too large.
+            None if parts.status == StatusCode::OK => Err("the answer has no grpc-status".into()),
             None => Err(format!("not gRPC, but HTTP status {}", parts.status)),
         }
     };

@@ -7,13 +7,13 @@ use h2::Ping;
 use h2::client::Connection;
 
 use super::State;
-use crate::connect::EndpointStream;
+use super::watched::WatchedStream;
 use crate::snapshot::KeepAlive;
 
 /// Reads and writes a connection until it ends. It ends as well if the endpoint does not answer a
 /// PING in time.
 pub(super) async fn drive(
-    mut connection: Connection<EndpointStream, Bytes>,
+    mut connection: Connection<WatchedStream, Bytes>,
     keepalive: Option<KeepAlive>,
     state: Rc<State>,
 ) {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::ResponseFuture;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Frame;
 use tokio::time::Sleep;
 
@@ -31,6 +31,10 @@ pub(in crate::proxy) struct Stream {
     described: Option<u64>,
     /// Whether the response is one of gRPC, whose trailers are metadata of the call.
     is_grpc: bool,
+    /// Whether the request may be a call of gRPC: no other method than POST is.
+    is_post: bool,
+    /// Whether the response of a call has not told its status yet, which has to come in the trailers.
+    owes_status: bool,
     /// Why the request could not be sent.
     failed: Option<Error>,
     /// Whether the connection has served another request before and no other one was on it when this
@@ -44,6 +48,13 @@ pub(in crate::proxy) struct Stream {
     timer: Option<Pin<Box<Sleep>>>,
     connection: Rc<Connection>,
 }
+
+/// Why a response is refused whose fields exceed the setting `max_header_size`.
+const HEAD_TOO_LARGE: &str = "its head is larger than max_header_size allows";
+const TRAILERS_TOO_LARGE: &str = "its trailers are larger than max_header_size allows";
+
+/// Why the response of a call has broken off, although its stream has ended in order.
+const NO_STATUS: &str = "it is gRPC without a grpc-status";
 
 /// What was received of the response.
 enum Received {
@@ -70,6 +81,8 @@ impl Stream {
             left: None,
             described: None,
             is_grpc: false,
+            is_post: false,
+            owes_status: false,
             failed: None,
             is_reuse: before > 0 && is_idle,
             is_first: before == 0,
@@ -88,6 +101,7 @@ impl Stream {
                 return;
             }
         };
+        self.is_post = request.method() == Method::POST;
         if let Some(body) = &body {
             body.rewind();
         }
@@ -134,13 +148,22 @@ impl Stream {
         self.connection.note_received();
         let response = response.map_err(|error| self.connection.error(error))?;
         let (mut head, body) = response.into_parts();
+        // h2 tells of a head that it has cut.
+        if self.connection.is_too_large(&head.headers) {
+            return Poll::Ready(Err(Error::Response(HEAD_TOO_LARGE.into())));
+        }
         // The endpoint has accepted the request, so it is not sent again.
         if let Some(sending) = &mut self.sending {
             sending.let_go();
         }
         self.is_grpc = grpc::is_grpc(&head.headers);
+        let is_call = self.is_grpc && self.is_post && head.status == StatusCode::OK;
+        self.owes_status = is_call && grpc::owes_status(&head.headers);
         let length = take_length(&mut head.headers)?;
         if body.is_end_stream() {
+            if self.owes_status {
+                return Poll::Ready(Err(Error::Response(NO_STATUS.into())));
+            }
             let is_described = head.status == StatusCode::NOT_MODIFIED;
             self.described = length.filter(|_| is_described);
             self.left = Some(0);
@@ -177,6 +200,15 @@ impl Stream {
         }
         let trailers = ready!(body.poll_trailers(cx));
         let trailers = trailers.map_err(|error| connection.error(error))?;
+        let stream = || Some(body.stream_id());
+        if let Some(trailers) = &trailers
+            && (connection.state.take_oversized(stream) || connection.is_too_large(trailers))
+        {
+            return Poll::Ready(Some(Err(Error::Response(TRAILERS_TOO_LARGE.into()))));
+        }
+        if self.owes_status && !trailers.as_ref().is_some_and(grpc::has_status) {
+            return Poll::Ready(Some(Err(Error::Response(NO_STATUS.into()))));
+        }
         self.received = Received::Whole;
         let trailers = trailers.and_then(|trailers| match self.is_grpc {
             true => trailers_of_grpc(trailers),
@@ -210,7 +242,8 @@ impl Stream {
     /// Whether the body of the response has been read to its end.
     pub(in crate::proxy) fn is_body_done(&self) -> bool {
         match &self.received {
-            Received::Body(body) => body.is_end_stream(),
+            // A call that still has to tell its status has not ended in order.
+            Received::Body(body) => body.is_end_stream() && !self.owes_status,
             Received::Whole => true,
             Received::Nothing | Received::Awaited(_) => false,
         }
@@ -229,6 +262,13 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.connection
+            .state
+            .take_oversized(|| match &self.received {
+                Received::Awaited(response) => Some(response.stream_id()),
+                Received::Body(body) => Some(body.stream_id()),
+                Received::Nothing | Received::Whole => None,
+            });
         self.connection.end_stream(self.timer.take());
     }
 }
