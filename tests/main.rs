@@ -134,6 +134,7 @@ mod settings;
 mod shadow;
 mod simulate;
 mod simulate_reports;
+mod slow_heads;
 mod store_faults;
 mod stream_log;
 mod streaming;

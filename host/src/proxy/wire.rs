@@ -145,6 +145,15 @@ impl Exchange {
         }
     }
 
+    /// Whether [`Exchange::poll_head`] has received a part of the head, or an interim response, since
+    /// this was last asked.
+    pub(super) fn take_progress(&mut self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.take_progress(),
+            Self::Http2(stream) => stream.take_progress(),
+        }
+    }
+
     /// The next frame of the body of the response; `None` at its end. The rest of the request is
     /// sent at the same time.
     pub(super) fn poll_frame(

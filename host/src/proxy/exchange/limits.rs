@@ -12,6 +12,10 @@ use super::Outbound;
 use super::failure::Failure;
 use crate::snapshot::Service;
 
+/// How many times the read timeout a head may take that is received in pieces, or after interim
+/// responses (1xx). nginx sets no such limit, so an endpoint can hold a request for ever.
+const HEAD_TIMEOUTS: u32 = 10;
+
 /// How long each part of an exchange may make no progress.
 pub(super) struct Limits<'a> {
     pub(super) service: &'a Service,
@@ -42,16 +46,21 @@ impl Limits<'_> {
         let first = sent + step;
         let first = self.end.map_or(first, |end| end.min(first));
         exchange.timer().reset(first.into());
+        // When a part of the head was received last, or an interim response.
+        let mut received = None;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(head) = exchange.poll_head(cx, bodiless) {
                 return Poll::Ready(head.map_err(Failure::Exchange));
+            }
+            if exchange.take_progress() {
+                received = Some(Instant::now());
             }
             if drain.poll(cx).is_ready() {
                 return Poll::Ready(Err(Failure::Drained));
             }
             while exchange.timer().poll(cx).is_ready() {
                 let now = Instant::now();
-                let (deadline, failure) = self.deadline(upload, sent);
+                let (deadline, failure) = self.deadline(upload, sent, received);
                 let (deadline, failure) = match self.end {
                     Some(end) if end < deadline => (end, Failure::Timeout),
                     _ => (deadline, failure),
@@ -68,17 +77,27 @@ impl Limits<'_> {
     }
 
     /// When the exchange has to make progress, and the failure if it does not.
-    fn deadline(&self, upload: Option<&Upload>, sent: Instant) -> (Instant, Failure) {
+    fn deadline(
+        &self,
+        upload: Option<&Upload>,
+        sent: Instant,
+        received: Option<Instant>,
+    ) -> (Instant, Failure) {
         let service = self.service;
+        let read = |since: Instant| {
+            let last = received.map_or(since, |received| received.max(since));
+            let end = since + service.read_timeout.saturating_mul(HEAD_TIMEOUTS);
+            ((last + service.read_timeout).min(end), Failure::Timeout)
+        };
         let Some(upload) = upload else {
-            return (sent + service.read_timeout, Failure::Timeout);
+            return read(sent);
         };
         let since = upload.since();
         match upload.stage() {
             Stage::Untouched => (sent + service.write_timeout, Failure::Timeout),
             Stage::Endpoint => (since + service.write_timeout, Failure::Timeout),
             Stage::Client => (upload.due(), Failure::ClientTimeout),
-            Stage::Done | Stage::Broken => (since + service.read_timeout, Failure::Timeout),
+            Stage::Done | Stage::Broken => read(since),
         }
     }
 }

@@ -44,6 +44,8 @@ pub(in crate::proxy) struct Connection {
     /// The part of the current response's body that is still to be read.
     framing: Framing,
     persistent: bool,
+    /// Whether a part of the head, or an interim response, was received.
+    has_progressed: bool,
     /// The timer of the request in flight. It is kept with the connection, since resetting a timer
     /// costs far less than making one.
     pub(super) timer: Pin<Box<Sleep>>,
@@ -77,6 +79,7 @@ impl Connection {
             output: Output::default(),
             framing: Framing::Length(0),
             persistent: true,
+            has_progressed: false,
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             destination,
             endpoint,
@@ -89,6 +92,7 @@ impl Connection {
     /// Begins an exchange. [`Connection::poll_head`] sends the request.
     pub(super) fn begin(&mut self, body: Option<Rc<Upload>>, head: &RequestHead<'_>) {
         self.output.begin(body, head);
+        self.has_progressed = false;
         self.requests += 1;
     }
 
@@ -127,7 +131,13 @@ impl Connection {
                 let failed = self.output.take_failure();
                 return Poll::Ready(Err(failed.map_or(Error::Closed, Error::Io)));
             }
+            self.has_progressed = true;
         }
+    }
+
+    /// Whether a part of the head, or an interim response, was received since this was last asked.
+    pub(super) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.has_progressed)
     }
 
     /// The next frame of the body of a response; `None` at its end. The rest of the request is sent

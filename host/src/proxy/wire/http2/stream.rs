@@ -35,6 +35,8 @@ pub(in crate::proxy) struct Stream {
     is_post: bool,
     /// Whether the response of a call has not told its status yet, which has to come in the trailers.
     owes_status: bool,
+    /// Whether an interim response was received.
+    has_progressed: bool,
     /// Why the request could not be sent.
     failed: Option<Error>,
     /// Whether the connection has served another request before and no other one was on it when this
@@ -83,6 +85,7 @@ impl Stream {
             is_grpc: false,
             is_post: false,
             owes_status: false,
+            has_progressed: false,
             failed: None,
             is_reuse: before > 0 && is_idle,
             is_first: before == 0,
@@ -144,6 +147,11 @@ impl Stream {
         let Received::Awaited(response) = &mut self.received else {
             return Poll::Pending;
         };
+        // Before the head, since h2 discards them with it. An error is that of the head.
+        while let Poll::Ready(Some(Ok(_))) = response.poll_informational(cx) {
+            self.has_progressed = true;
+            self.connection.note_received();
+        }
         let response = ready!(Pin::new(response).poll(cx));
         self.connection.note_received();
         let response = response.map_err(|error| self.connection.error(error))?;
@@ -175,6 +183,11 @@ impl Stream {
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
         Poll::Ready(Ok(response))
+    }
+
+    /// Whether an interim response was received since this was last asked.
+    pub(in crate::proxy) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.has_progressed)
     }
 
     pub(in crate::proxy) fn poll_frame(
