@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
 use crate::harness::http2::{Answer, Http2, data, streamed};
-use crate::harness::{Gateway, Setup, tls_acceptor};
+use crate::harness::{Gateway, Setup, exchange, tls_acceptor};
 
 /// A server of the methods `Echo`, which sends back each message as it is received, and `Fail`, whose
 /// response consists of trailers only.
@@ -195,6 +195,32 @@ fn a_response_of_trailers_only_is_passed_on() {
     assert_eq!(answer.header("grpc-status"), "5");
     assert_eq!(answer.header("grpc-message"), "no such thing");
     assert!(answer.body.is_empty());
+}
+
+#[test]
+fn a_client_of_http1_that_takes_trailers_is_told_the_status() {
+    let server = Server::start(None);
+    let gateway = Gateway::start();
+    gateway.balanced_as("u", "/echo", &[(server.address, 100)]);
+    let service = json!({"protocol": "grpc"});
+    let answer = gateway.admin_json("PATCH", "/services/u-service", &service);
+    answer.expect(200);
+    let head = "POST /echo.Echo/Echo HTTP/1.1\r\nhost: h\r\ncontent-type: application/grpc\r\n\
+                content-length: 6\r\n";
+    let call = |fields: &str| {
+        let request = format!("{head}{fields}\r\n\0\0\0\0\u{1}x");
+        exchange(gateway.proxy, &request)
+    };
+    let takes = call("te: trailers\r\nconnection: te, close\r\n");
+    assert!(takes.starts_with("HTTP/1.1 200 "), "{takes}");
+    let announced = "\r\ntrailer: grpc-status, grpc-message, grpc-status-details-bin\r\n";
+    assert!(takes.contains(announced), "{takes}");
+    assert!(
+        takes.ends_with("\r\n0\r\ngrpc-status: 0\r\n\r\n"),
+        "{takes}"
+    );
+    let does_not = call("connection: close\r\n");
+    assert!(does_not.ends_with("\r\n0\r\n\r\n"), "{does_not}");
 }
 
 #[test]

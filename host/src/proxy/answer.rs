@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, HeaderValue, TE, TRAILER, UPGRADE};
+use http::header::{CONNECTION, HeaderMap, HeaderValue, TE, TRAILER, UPGRADE};
 use http::{Response, StatusCode};
 
 use super::Inbound;
@@ -11,6 +11,7 @@ use super::answered::close_after;
 use super::client::ClientRequest;
 use super::download::Content;
 use super::exchange::Exchanged;
+use super::grpc;
 use super::headers;
 use super::respond::Reject;
 use super::upgrade::Upgrade;
@@ -47,11 +48,8 @@ pub(super) fn answer(
         status,
         inbound.connection().listener.headers,
     );
-    if request.exchange.body_left().is_none() && !lists(&inbound.parts.headers, &TE, "trailers") {
-        // A body of known length is sent without trailers over HTTP/1.1. With any other one, hyper
-        // sends those that `Trailer` announces, so it is removed for a client that does not accept
-        // them (RFC 9110, 6.5.1).
-        response.headers_mut().remove(TRAILER);
+    if request.exchange.body_left().is_none() {
+        announce_trailers(response.headers_mut(), inbound);
     }
     if response.headers().contains_key(UPGRADE) && !inbound.is_http2() {
         // `Upgrade` is sent with `Connection` alone (RFC 9110, 7.8). A tunnel sets its own.
@@ -92,4 +90,22 @@ pub(super) fn answer(
         });
     }
     Ok(response.map(|()| Content::streamed(request, awaited, service.read_timeout)))
+}
+
+/// Has hyper send the trailers that the client accepts. A body of known length is sent without
+/// trailers over HTTP/1.1; with any other one, hyper sends those that `Trailer` announces.
+fn announce_trailers(headers: &mut HeaderMap, inbound: &Inbound<'_>) {
+    if !lists(&inbound.parts.headers, &TE, "trailers") {
+        // RFC 9110, 6.5.1.
+        headers.remove(TRAILER);
+    } else if !inbound.is_http2()
+        && grpc::owes_status(headers)
+        && !lists(headers, &TRAILER, grpc::STATUS_TRAILERS[0])
+    {
+        // Over HTTP/2, servers of gRPC announce no trailers.
+        let names = grpc::STATUS_TRAILERS.join(", ");
+        if let Ok(names) = HeaderValue::try_from(names) {
+            headers.append(TRAILER, names);
+        }
+    }
 }

@@ -9,6 +9,10 @@ use http::{Response, StatusCode};
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// The trailers that tell how a call has ended. Source: gRPC over HTTP/2, and google.rpc.
+pub(super) const STATUS_TRAILERS: [&str; 3] =
+    ["grpc-status", "grpc-message", "grpc-status-details-bin"];
+
 /// The media type of gRPC.
 const MEDIA_TYPE: &str = "application/grpc";
 
