@@ -194,7 +194,8 @@ pub struct Proxy {
     pub client_header_timeout: Duration,
     /// Longest time between two reads of a request's body.
     pub client_body_timeout: Duration,
-    /// Longest wait for the head of a response to a client that has closed its sending side.
+    /// Longest time until the gateway next sends a part of the response to a client that has closed
+    /// its sending side.
     pub client_half_close_timeout: Duration,
     /// How much of a request's body is read before the request is sent to an endpoint, in bytes.
     pub client_body_buffer_size: usize,

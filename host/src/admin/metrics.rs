@@ -1,6 +1,6 @@
 //! `GET /metrics`, for Prometheus. Names are those of Kong 3.9's plugin where it has them; the
-//! names of figures that no balancer of Kong has begin with `pointsman_`. `docs/operating.md` has
-//! the list.
+//! names of metrics that Kong does not have begin with `pointsman_`. `docs/metrics.md` has the
+//! list.
 
 mod certificates;
 mod cluster;

@@ -9,7 +9,7 @@ pub(super) enum Asked {
     End(&'static str),
     /// To read the settings again.
     Reload,
-    /// To open the log again.
+    /// To open the files of the access logs again.
     Reopen,
     /// To start the program again, as nginx does on SIGUSR2.
     Replace,

@@ -234,7 +234,7 @@ impl Client {
 
     /// Whether the client has disconnected in the middle of a request, as far as this can be known.
     /// A client that has closed its sending side may still read. So the gateway waits for up to
-    /// `patience` until it can send the start of the response. If the client has closed the other
+    /// `patience` until it next sends a part of the response. If the client has closed the other
     /// side as well, its system answers that with a reset. The connection checks for a reset when
     /// it is woken.
     pub(super) fn is_gone(&self, now: Instant, patience: Duration) -> bool {
