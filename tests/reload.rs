@@ -61,3 +61,43 @@ fn a_certificate_that_was_renewed_is_shown_after_a_reload() {
         shown() == new.certificate.der().to_vec()
     });
 }
+
+#[test]
+fn a_reload_applies_other_certificate_files_of_the_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("pointsman.toml");
+    let configure = |name: &str| {
+        let issued = Issued::to("a.test");
+        let cert = folder.path().join(format!("{name}.pem"));
+        let key = folder.path().join(format!("{name}.key"));
+        std::fs::write(&cert, issued.certificate.pem()).unwrap();
+        std::fs::write(&key, issued.key.serialize_pem()).unwrap();
+        let text = format!(
+            "admin_gui_ssl_cert = {:?}\nadmin_gui_ssl_cert_key = {:?}\n",
+            cert.display().to_string(),
+            key.display().to_string()
+        );
+        std::fs::write(&settings, text).unwrap();
+        issued.certificate.der().to_vec()
+    };
+    let old = configure("old");
+    let gateway = Setup::new()
+        .arg("--config", settings.display())
+        .arg("--admin-gui-listen", "127.0.0.1:0 ssl")
+        .start();
+    let shown = || {
+        let page = gateway.listener("gui", 0);
+        let connection = TlsClient::new().connect(page, "a.test").unwrap();
+        connection.certificate()
+    };
+    assert_eq!(shown(), old);
+    let new = configure("new");
+    gateway.signal("-HUP");
+    until("the new certificate is shown", || shown() == new);
+    gateway.terminate();
+    let (status, log) = gateway.wait();
+    assert!(status.success(), "{log}");
+    let applied = "applied: admin_gui_ssl_cert, admin_gui_ssl_cert_key";
+    assert!(log.contains(applied), "{log}");
+    assert!(!log.contains("need another process"), "{log}");
+}

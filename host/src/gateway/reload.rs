@@ -13,11 +13,13 @@ use crate::log_level::LogLevel;
 const LOG: &str = "log";
 
 /// The settings with the certificates of listeners.
-const CERTIFICATES: [&str; 6] = [
+const CERTIFICATES: [&str; 8] = [
     "ssl_cert",
     "ssl_cert_key",
     "admin_ssl_cert",
     "admin_ssl_cert_key",
+    "admin_gui_ssl_cert",
+    "admin_gui_ssl_cert_key",
     "status_ssl_cert",
     "status_ssl_cert_key",
 ];
