@@ -182,8 +182,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "client_half_close_timeout",
-        about: "Longest wait for the next part of a response to a client that has closed its sending \
-                side; after that the client is taken to be gone",
+        about: "Longest time until the gateway next sends a part of the response to a client that has \
+                closed its sending side; after that the client is taken to be gone",
         kind: Time(SECONDS, 1..=3600, |config, time| {
             config.proxy.client_half_close_timeout = time;
         }),
