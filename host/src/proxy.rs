@@ -1,8 +1,8 @@
 //! The data plane: what happens to a request, stage by stage.
 //!
 //! A worker is a thread with its own listener, its own runtime and its own connections to
-//! endpoints; workers share nothing but the snapshot, the upstreams' balancers and the endpoints'
-//! live numbers.
+//! endpoints. On the path of a request, workers share only the snapshot, the upstreams' balancers,
+//! the endpoints' live numbers and the limits of connections.
 
 mod accept;
 mod access;
@@ -340,7 +340,7 @@ async fn stages(
     if let Some(answer) = challenges.http_answer(inbound.parts.uri.path()) {
         let answer = Answer::raw(StatusCode::OK, answer);
         let answer = answer.with_header(CONTENT_TYPE, "application/octet-stream");
-        return Err(Reject::Policy(Box::new(answer)));
+        return Err(Reject::Challenge(Box::new(answer)));
     }
     let snapshot = &*inbound.seen.0;
     let mut matched = matched::find(snapshot, inbound)?;

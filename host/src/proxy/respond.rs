@@ -23,8 +23,8 @@ use crate::upstream::NoPeer;
 /// Header with the reason why no endpoint was chosen.
 const REASON: HeaderName = HeaderName::from_static("x-pointsman-reason");
 
-/// The methods that any route may take: all that are registered, but for those that
-/// [`super::matched::find`] refuses. A 405 has to name them (RFC 9110, 15.5.6).
+/// The methods that a 405 names (RFC 9110, 15.5.6): those of RFC 9110 and `PATCH`, without `CONNECT`
+/// and `TRACE`, which [`super::matched::find`] refuses.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The message to a request in clear text on a port for TLS. Source: nginx.
@@ -73,6 +73,8 @@ pub(super) enum Reject {
     TransferCoding(StatusCode),
     /// A policy answers.
     Policy(Box<Answer>),
+    /// The answer to a challenge by which an ACME authority verifies a name.
+    Challenge(Box<Answer>),
     /// Every try with the upstream failed.
     Upstream {
         /// Whether the last try timed out: 504, otherwise 502.
@@ -125,7 +127,7 @@ impl Reject {
             Self::Policy(answer) if answer.status.is_informational() => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Self::Policy(answer) => answer.status,
+            Self::Policy(answer) | Self::Challenge(answer) => answer.status,
             Self::Upstream { timeout: true, .. } => StatusCode::GATEWAY_TIMEOUT,
             Self::Upstream { timeout: false, .. } => StatusCode::BAD_GATEWAY,
         }
@@ -150,7 +152,7 @@ impl Reject {
             } => "name resolution failed",
             Self::TransferCoding(_) => transfer_coding::REFUSAL,
             Self::PlainOnTls => PLAIN_ON_TLS,
-            Self::Policy(answer) => match &answer.body {
+            Self::Policy(answer) | Self::Challenge(answer) => match &answer.body {
                 AnswerBody::Error(message) => message,
                 AnswerBody::Message(_) | AnswerBody::Raw(_) => "",
             },
@@ -196,6 +198,7 @@ impl Reject {
             Self::PlainOnTls => "plain_on_tls",
             Self::TransferCoding(_) => "transfer_coding",
             Self::Policy(_) => "policy",
+            Self::Challenge(_) => "acme_challenge",
             Self::Upstream { timeout: true, .. } => "upstream_timeout",
             Self::Upstream { timeout: false, .. } => "upstream_failed",
         }
@@ -237,7 +240,7 @@ fn grpc_outcome(reject: &Reject) -> (GrpcStatus, Cow<'_, str>) {
     let status = GrpcStatus::of(reject.status());
     let message = match reject {
         Reject::GrpcsOnly => return (GrpcStatus::Canceled, reject.message().into()),
-        Reject::Policy(answer) => match &answer.body {
+        Reject::Policy(answer) | Reject::Challenge(answer) => match &answer.body {
             AnswerBody::Error(_) => status.name().into(),
             AnswerBody::Message(message) => message.as_str().into(),
             AnswerBody::Raw(raw) => String::from_utf8_lossy(raw),
@@ -375,7 +378,7 @@ pub(super) fn reject(
         _ => None,
     };
     let by_policy = match reject {
-        Reject::Policy(answer) => Some(&answer.body),
+        Reject::Policy(answer) | Reject::Challenge(answer) => Some(&answer.body),
         _ => None,
     };
     let body = match by_policy {
@@ -399,7 +402,7 @@ pub(super) fn reject(
     }
     let headers = response.headers_mut();
     match reject {
-        Reject::Policy(answer) => {
+        Reject::Policy(answer) | Reject::Challenge(answer) => {
             let media_type = match answer.body {
                 AnswerBody::Error(_) => Some(format.media_type()),
                 AnswerBody::Message(_) => Some(Format::Json.media_type()),
@@ -419,7 +422,7 @@ pub(super) fn reject(
     };
     let upstream = upstream.map(|latencies| (latencies, reject.status()));
     headers::own(headers, id, upstream, started.elapsed(), sent);
-    if let Reject::Policy(answer) = reject {
+    if let Reject::Policy(answer) | Reject::Challenge(answer) = reject {
         for name in answer.headers.keys() {
             headers.remove(name);
             for value in answer.headers.get_all(name) {
