@@ -246,7 +246,7 @@ impl ConnectionLimits {
     }
 
     /// Waits for a permit for a connection to an endpoint.
-    pub(crate) async fn endpoint_in_time(&self) -> Option<DescriptorPermit> {
+    pub(crate) async fn wait_for_endpoint_permit(&self) -> Option<DescriptorPermit> {
         // The semaphore is never closed, so this always returns a permit.
         Arc::clone(&self.endpoints).acquire_owned().await.ok()
     }

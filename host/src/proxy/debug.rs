@@ -70,16 +70,16 @@ impl Asked {
             told = all_headers(trace, started, reason, policy);
         }
         if self.kong {
-            let placement = &trace.placement;
+            let entities = &trace.matched_entities;
             let id = |id: Option<uuid::Uuid>| id.map(|id| id.to_string());
             let name = |name: &Option<std::sync::Arc<str>>, id: &Option<String>| {
                 let name = name.as_deref().map(str::to_owned);
                 name.filter(|name| Some(name) != id.as_ref())
             };
-            let (route, service) = (id(placement.route), id(placement.service));
+            let (route, service) = (id(entities.route), id(entities.service));
             let names = (
-                name(&placement.route_name, &route),
-                name(&placement.service_name, &service),
+                name(&entities.route_name, &route),
+                name(&entities.service_name, &service),
             );
             for (name, value) in [
                 (KONG_ROUTE_ID, route),
@@ -108,7 +108,7 @@ fn all_headers(
             headers.append(name, value);
         }
     };
-    let placement = &trace.placement;
+    let entities = &trace.matched_entities;
     let entity = |id: Option<uuid::Uuid>, name: &Option<std::sync::Arc<str>>| {
         let id = id?.to_string();
         Some(match name.as_deref().filter(|name| *name != id) {
@@ -117,9 +117,9 @@ fn all_headers(
         })
     };
     for (name, value) in [
-        (ROUTE, entity(placement.route, &placement.route_name)),
-        (SERVICE, entity(placement.service, &placement.service_name)),
-        (UPSTREAM, placement.upstream.as_deref().map(str::to_owned)),
+        (ROUTE, entity(entities.route, &entities.route_name)),
+        (SERVICE, entity(entities.service, &entities.service_name)),
+        (UPSTREAM, entities.upstream.as_deref().map(str::to_owned)),
         (REASON, reason.map(str::to_owned)),
         (POLICY, policy.map(str::to_owned)),
     ] {

@@ -225,7 +225,7 @@ impl Pool {
             return Some(permit);
         }
         self.shortage.notify_waiters();
-        self.limits.endpoint_in_time().await
+        self.limits.wait_for_endpoint_permit().await
     }
 
     /// Asks all workers to close idle connections to endpoints at their limit.

@@ -17,9 +17,9 @@ use crate::snapshot::Service;
 #[derive(Default)]
 pub(super) struct Trace {
     /// What the request was matched to.
-    pub(super) placement: Placement,
+    pub(super) matched_entities: MatchedEntities,
     /// When its route was found.
-    matched: Option<Instant>,
+    matched_at: Option<Instant>,
     /// When its policies had decided.
     admitted: Cell<Option<Instant>>,
     /// How the endpoint of the present try is chosen.
@@ -38,7 +38,7 @@ pub(super) struct Trace {
 
 /// What a request was matched to.
 #[derive(Default)]
-pub(super) struct Placement {
+pub(super) struct MatchedEntities {
     pub(super) route: Option<Uuid>,
     pub(super) route_name: Option<Arc<str>>,
     pub(super) service: Option<Uuid>,
@@ -61,8 +61,8 @@ impl Trace {
 
     /// The same of a route that was found at another time.
     pub(super) fn note_match_at(&mut self, at: Instant, route: &Route, service: Option<&Service>) {
-        self.matched = Some(at);
-        self.placement = Placement {
+        self.matched_at = Some(at);
+        self.matched_entities = MatchedEntities {
             route: Some(route.id),
             route_name: route.name.clone(),
             service: route.service,
@@ -144,10 +144,10 @@ impl Trace {
     /// The times of the stages of a request that began at `started`.
     pub(super) fn stages(&self, started: Instant) -> Stages {
         let admitted = self.admitted.get();
-        let before_body = admitted.or(self.matched);
+        let before_body = admitted.or(self.matched_at);
         Stages {
-            matched: self.matched.map(|matched| matched - started),
-            access: admitted.and_then(|admitted| Some(admitted - self.matched?)),
+            matched: self.matched_at.map(|matched| matched - started),
+            access: admitted.and_then(|admitted| Some(admitted - self.matched_at?)),
             body: self
                 .first
                 .get()

@@ -25,7 +25,7 @@ pub(super) async fn permit(
         // No stream has an idle connection that it could close.
         let mut permit = endpoint.permit(limit, || {}).await;
         if let Some(limits) = limits {
-            permit.keep(limits.endpoint_in_time().await?);
+            permit.keep(limits.wait_for_endpoint_permit().await?);
         }
         Some(permit)
     };

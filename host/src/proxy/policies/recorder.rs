@@ -30,7 +30,8 @@ use crate::policy::response::Source;
 /// Source: nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Longest request line of a head that could not be read, as far as records have it, in bytes.
+/// Bytes of the request line that the record of an unread head has, at most. Over HTTP/1.1 with an
+/// access log it has fewer: `ClientStream` keeps 1,024 bytes of a head.
 const LONGEST_UNREAD: usize = 4096;
 
 /// Who made a response, and why, if the gateway did.
@@ -198,7 +199,7 @@ impl Recorder {
         };
         let stages = trace.as_ref().map(|trace| trace.stages(started));
         let trace = trace.map(|trace| *trace).unwrap_or_default();
-        let placement = trace.placement;
+        let entities = trace.matched_entities;
         let record = Record {
             id: id.digits(),
             started: clock::time_of_day(started),
@@ -226,11 +227,11 @@ impl Recorder {
             stages: stages.unwrap_or_default(),
             upstream_target: trace.upstream_target.take(),
             tries: trace.tries.take(),
-            route: placement.route,
-            route_name: placement.route_name,
-            service: placement.service,
-            service_name: placement.service_name,
-            upstream: placement.upstream,
+            route: entities.route,
+            route_name: entities.route_name,
+            service: entities.service,
+            service_name: entities.service_name,
+            upstream: entities.upstream,
             subject,
             correlation_id,
             trace: request_trace,
