@@ -53,7 +53,7 @@ pub enum Column {
 }
 
 impl Column {
-    /// The number of columns without those of names.
+    /// The number of fixed columns: all but [`Column::Reported`].
     const COUNT: usize = 10;
 
     /// Name of the column in the contract between gateway and plugin.
@@ -75,7 +75,7 @@ impl Column {
         name.into()
     }
 
-    /// Its place among those without a name.
+    /// The index of a fixed column.
     const fn place(self) -> Option<usize> {
         Some(match self {
             Self::InFlight => 0,
@@ -104,7 +104,7 @@ pub struct Endpoints {
     pub(crate) load: Vec<u32>,
     /// The gateway's handles of the columns, for those that it has been asked for.
     handles: [Cell<Option<u32>>; Column::COUNT],
-    /// The same of columns of names.
+    /// The handles of [`Column::Reported`] columns.
     named_handles: RefCell<Vec<(&'static str, u32)>>,
     /// For a part of a table, where it comes from.
     pub(crate) part: Option<Part>,

@@ -120,8 +120,9 @@ pub trait Balancer: Default {
     /// may be picked, and may be empty. Keep state about an endpoint under its `id`: an endpoint
     /// that stays keeps its id, but may get another position.
     ///
-    /// No request waits for this call. [`Endpoints::look`] and [`Endpoints::each_change`] can be
-    /// used in it; the columns of [`COLUMNS`](Self::COLUMNS) are available only in a pick.
+    /// A pick that comes meanwhile waits for this call, for the upstream's `pick_timeout` at most, and
+    /// is then made by the gateway. [`Endpoints::look`] and [`Endpoints::each_change`] can be used in
+    /// it; the columns of [`COLUMNS`](Self::COLUMNS) are available only in a pick.
     fn endpoints_changed(&mut self, _endpoints: &Endpoints) {}
 
     /// Returns a position in `endpoints`, or `None` to refuse the request: the client gets a 503,

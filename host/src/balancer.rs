@@ -5,7 +5,7 @@
 //! - [`LoadedBalancer`] is a component that was checked: it is compiled and linked, and its description was
 //!   read. Any number of upstreams share it.
 //! - [`Balancer`] belongs to one upstream: it holds the endpoint table and the instance that was
-//!   given that table, behind one lock that is held for a fraction of a microsecond.
+//!   given that table, behind one lock, which a pick holds for a fraction of a microsecond.
 //!
 //! A plugin is never trusted: whatever it does, a request gets an endpoint if the table has one,
 //! unless the plugin answers that it refuses the request.

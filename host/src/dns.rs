@@ -74,7 +74,7 @@ pub(crate) enum Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::NotFound => f.write_str("name error: there is no such name"),
+            Self::NotFound => f.write_str("name error: the name does not exist, or has no address"),
             Self::Broken(error) => f.write_str(error),
         }
     }

@@ -43,7 +43,7 @@ const GIVEN: &[&str] = &[
     "pointsman:balancer/tries",
 ];
 
-/// Why a component is refused. Each sentence says what to change.
+/// Why a component is refused.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "the sentences are the documentation")]
 pub enum LoadError {

@@ -11,7 +11,7 @@ use super::guest::{self, Denied, Guest, Overdue};
 use super::host::ComponentHost;
 use crate::clock::thread_cpu_time;
 
-/// Calls that no request waits for may take this many times as long.
+/// Calls outside a pick may take this many times as long.
 const PATIENCE: u32 = 10;
 
 /// A call that is past its deadline by the wall clock, but has used little CPU time, is waiting for
@@ -93,7 +93,7 @@ impl<T: 'static> Sandbox<T> {
         self.call_within(1, call)
     }
 
-    /// Calls the guest while no request waits. The call may take ten times as long.
+    /// Calls the guest outside a pick. The call may take ten times as long.
     pub(crate) fn call_patiently<R>(
         &mut self,
         call: impl FnOnce(&mut Store<Guest<T>>) -> wasmtime::Result<R>,

@@ -70,7 +70,7 @@ pub(super) struct WorkerListener {
 }
 
 impl WorkerListener {
-    /// Accepts connections until the stage says so.
+    /// Accepts connections until the stage is no longer [`Stage::Serving`].
     pub(super) async fn accept(self, worker: Rc<Worker>) {
         let mut stage = self.stage.clone();
         loop {

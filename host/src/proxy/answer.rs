@@ -70,7 +70,7 @@ pub(super) fn answer(
                 let ClientRequest { client, id, .. } = inbound.from;
                 Ok(upgrade.tunnel(response, request, Rc::clone(client), *id, service))
             }
-            // The client has not asked for a change of protocol.
+            // `Outbound::refusal_of` refuses such a response before.
             None => {
                 request.in_flight.end_now(EndReason::Broken);
                 Err(Reject::Upstream {

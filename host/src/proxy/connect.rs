@@ -127,7 +127,7 @@ async fn open(destination: &Destination) -> Result<(EndpointStream, bool), Conne
     let proxied = destination.proxied.as_deref();
     let stream = connect::connect(&destination.address, proxied, handshake).await?;
     let is_http2 = http2.is_some_and(|http2| {
-        // A server that knows no ALPN is taken at its word where only HTTP/2 is possible.
+        // A server without ALPN is assumed to speak HTTP/2 where the service allows nothing else.
         !is_secure || !http2.or_http1 || stream.protocol() == Some(H2)
     });
     Ok((stream, is_http2))

@@ -290,7 +290,7 @@ pub(super) async fn exchange(
 
 impl Outbound<'_> {
     /// Whether the request may be sent again after this failure. It may if its whole body can be
-    /// sent again, and either it has not reached an endpoint or it is idempotent.
+    /// sent again, and either no endpoint has processed it or it is idempotent.
     fn can_be_repeated(&self, failure: &Failure) -> bool {
         match failure {
             // The request has already waited for as long as allowed.

@@ -58,7 +58,7 @@ impl Unserved {
         }
         if failed > 0 {
             let error = self.error.borrow();
-            tracing::warn!("a connection could not be accepted, {failed} times: {error}");
+            tracing::warn!("{failed} connections could not be accepted; the first error: {error}");
         }
         refused + of_address + failed > 0
     }

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_to_another_protocol_is_none() {
+    fn only_a_change_to_websocket_is_accepted() {
         let request = request(Version::HTTP_11);
         assert_eq!(
             mismatch(&headers(&[("upgrade", "WebSocket")]), &request),
