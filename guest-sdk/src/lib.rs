@@ -141,12 +141,12 @@ pub trait Balancer: Default {
         self.pick(request, endpoints).map(Weighted::from)
     }
 
-    /// Hears of a try of one of its picks that has ended. The gateway calls it for a balancer that is
-    /// exported with `export!(Type, outcomes)`, between picks, in the order in which tries end; since
-    /// 1.4 of the contract.
+    /// Called once for each pick that returned a position, when its try has ended. The gateway calls it
+    /// for a balancer that is exported with `export!(Type, outcomes)`, between picks, in the order in
+    /// which tries end; since 1.4 of the contract.
     ///
-    /// Each pick that has returned a position is heard of once, unless too many wait. So what is kept
-    /// for each tag needs a bound.
+    /// If more than 1024 ended tries are queued, the newest are dropped: bound the state that is kept
+    /// for each tag.
     fn try_ended(&mut self, _ended: &Ended) {}
 
     /// Returns the state for the next version of this balancer, or for the same version with other

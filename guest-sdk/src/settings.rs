@@ -131,8 +131,8 @@ macro_rules! settings {
                 /// A label such as zone:a: its endpoints get all requests while there are any,
                 /// unless there is a spill_at
                 prefer: Option<String>;
-                /// Requests in flight at the preferred endpoint from which on a request goes to
-                /// another endpoint that has fewer; counted for an endpoint of mean weight
+                /// At this many requests in flight (scaled to the mean weight) at the preferred
+                /// endpoint, a request goes to a less busy endpoint without the label
                 spill_at: Option<f64>, "exclusiveMinimum": 0;
             }
         }

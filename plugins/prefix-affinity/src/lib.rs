@@ -43,14 +43,13 @@ guest_sdk::settings! {
         /// Pairs of a block and an endpoint that are remembered, 32 bytes each: about as many
         /// blocks as all caches hold
         capacity: usize = 131_072, "minimum": 0, "maximum": 4_194_304;
-        /// Requests in flight, in means of all endpoints for their weight, from which on an
-        /// endpoint gets none for what it has cached
+        /// An endpoint that has this many times its share by weight of all requests in flight gets
+        /// no request for its cached prefix
         balance_factor: f64 = 1.5, "minimum": 1, "maximum": 1000;
-        /// Requests that wait inside of an endpoint, as it reports, above which it gets none for
-        /// what it has cached
+        /// Reported queue length above which an endpoint gets no request for its cached prefix
         max_queue: u32 = 20, "minimum": 0, "maximum": 4_294_967_295;
-        /// The same for what it does of what it can do, as it reports; without it, that does not
-        /// count
+        /// Reported utilization (1 = full capacity) above which an endpoint gets no request for its
+        /// cached prefix; unset: utilization is ignored
         max_load: Option<f64>, "minimum": 0, "maximum": 100;
     }
 }

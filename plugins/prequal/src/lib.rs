@@ -48,17 +48,17 @@ guest_sdk::settings! {
     struct Options {
         /// Endpoints to choose from at a time
         pool_size: usize = 16, "minimum": 2, "maximum": 128;
-        /// Endpoints that every pick looks at anew
+        /// Endpoints that each pick probes
         probes: u32 = 2, "minimum": 1, "maximum": 16;
-        /// Picks that one look may serve
+        /// Picks that one probe may serve
         max_uses: u32 = 3, "minimum": 1, "maximum": 1000;
-        /// How long a look is believed, in milliseconds
+        /// Age at which a probe is discarded, in milliseconds
         max_age_ms: u64 = 1000, "minimum": 1, "maximum": 60_000;
-        /// Endpoints with more in flight than this share of what was seen lately are hot; with 0
-        /// all are chosen by load, with 1 all by latency
+        /// Quantile of the recently probed loads above which an endpoint is hot; 0: all by load, 1:
+        /// all by latency
         hot_quantile: f64 = 0.84, "minimum": 0, "maximum": 1;
-        /// Endpoints that report more than this share of what they can do are hot as well; without
-        /// it, reports are not read
+        /// Endpoints that report a utilization above this (1 = full capacity) are hot as well;
+        /// without it, reports are not read
         hot_load: Option<f64>, "exclusiveMinimum": 0, "maximum": 100;
     } with zones
 }

@@ -40,7 +40,7 @@ guest_sdk::settings! {
         tokens_header: Option<String>, "minLength": 1, "maxLength": 256;
         /// Tokens of an answer, unless the request limits it to fewer
         answer_tokens: u32 = 256, "minimum": 0, "maximum": 1_000_000;
-        /// What a token of an answer counts beside one of a prompt
+        /// Weight of an answer token relative to a prompt token
         answer_weight: f64 = 1.0, "minimum": 0, "maximum": 1000;
         /// Endpoints that are compared: all if there are no more, otherwise as many drawn by
         /// weight, and as many that have the beginning of the prompt
