@@ -137,22 +137,22 @@ export function overview(_rest, { signal, state }) {
     "t-requests",
   );
   const nodes = live(
-    "Nodes",
+    "Gateways",
     [
-      ["Node", false],
+      ["Gateway", false],
       ["Version", false],
       ["Revision", true],
     ],
     "",
   );
   const changes = live(
-    "Last changes, at this node",
+    "Last changes at this gateway",
     [
       ["When", false],
       ["What", false],
       ["By", false],
     ],
-    "None since this node was started.",
+    "None since this gateway was started.",
   );
   /** Known routes, and those that had requests. @type {Map<string, any>} */
   const names = new Map();

@@ -249,7 +249,7 @@ export function upstream([name], { signal, state }) {
     rows.forEach(([, value], index) => text(facts.children[index * 2 + 1], value));
   }
 
-  /** Who falls back to whom. @param {any} now @param {any[]} ready */
+  /** The order of failover. @param {any} now @param {any[]} ready */
   function drawOrder(now, ready) {
     const first = ready.filter((lane) => !lane.failover);
     const second = ready.filter((lane) => lane.failover);
@@ -420,7 +420,7 @@ export function upstream([name], { signal, state }) {
       h(
         "div",
         null,
-        h("section", { class: "card" }, h("h2", null, "Who falls back to whom"), order),
+        h("section", { class: "card" }, h("h2", null, "Failover order"), order),
         h("section", { class: "card" }, h("h2", null, "Shadow"), shadow),
       ),
     ),
