@@ -102,7 +102,7 @@ pub struct Config {
     pub admin_access: AdminAccess,
     /// TLS towards clients.
     pub tls: Tls,
-    /// How clients and endpoints are talked to.
+    /// Connections with clients and endpoints.
     pub proxy: Proxy,
     /// The log of requests.
     pub access_log: AccessLog,
@@ -173,10 +173,10 @@ pub enum DnsType {
     Last,
 }
 
-/// How clients and endpoints are talked to.
+/// Connections with clients and endpoints.
 #[derive(Debug, Clone, Default)]
 pub struct Proxy {
-    /// Which peers are believed when they say who their clients are.
+    /// Which peers are trusted to name their clients.
     pub real_ip: RealIp,
     /// Which headers the gateway adds to responses.
     pub headers: ResponseHeaders,

@@ -82,7 +82,7 @@ pub enum Kind {
     Balancer,
     /// One of the components that were uploaded as a balancer.
     BalancerVersion,
-    /// Who uses a service.
+    /// A user of a service: a person or a program.
     Consumer,
     /// A policy with its settings, and the requests that it is for.
     Plugin,

@@ -1,4 +1,4 @@
-//! Policies: what a gateway does with a request beside placing it. Kong calls them plugins.
+//! Policies: what a gateway does with a request apart from load balancing. Kong calls them plugins.
 //!
 //! Each kind of policy has a file below, with its behaviour behind the trait [`Policy`]; its
 //! settings are declared in `entity/plugin/`. The compiler of snapshots makes the policies of rows

@@ -1,4 +1,4 @@
-//! Which peers are believed when they say who their clients are. Source: Kong 3.9, `trusted_ips`,
+//! Which peers are trusted to name their clients. Source: Kong 3.9, `trusted_ips`,
 //! `real_ip_header` and `real_ip_recursive`; nginx, `ngx_http_realip_module`.
 
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use crate::ip_ranges::{IpRanges, ip_range};
 /// How the address of a client is found, if its connection comes from a trusted peer.
 #[derive(Debug, Clone, Default)]
 pub struct RealIp {
-    /// The peers that are believed.
+    /// The peers that are trusted.
     pub trusted: TrustedIps,
     /// Where they say it.
     pub source: RealIpSource,

@@ -189,7 +189,7 @@ const ENDPOINTS: &[Setting] = &[
         about: "Whether the gateway shows `client_ssl_cert` to endpoints that ask for a \
                 certificate and whose service and upstream name none: `on` or `off`",
         kind: Text {
-            value: "ON|OFF",
+            value: "on|off",
             expected: "on or off",
             set: |config, text| readers::switch(text).map(|on| config.client_ssl.on = on),
         },
@@ -340,7 +340,7 @@ const BALANCERS: &[Setting] = &[
     },
     Setting {
         name: "balancer_memory",
-        about: "Largest memory of one instance of a balancer; beside that one memory it may have 8 \
+        about: "Largest memory of one instance of a balancer; besides that one memory it may have 8 \
                 tables of 10,000 elements, 8 core modules and 256 KiB of stack",
         kind: Size(KIB, 64..=65_536, |config, size| {
             config.balancer.memory = size;

@@ -7,7 +7,7 @@ use super::declaration::Declaration;
 use super::field::Field;
 use super::{EntityCheck, Kind, OnDelete, UniqueKey};
 
-/// Who uses a service.
+/// A user of a service: a person or a program.
 pub static DECLARATION: Declaration = Declaration {
     unique: &[UniqueKey::of(&["username"]), UniqueKey::of(&["custom_id"])],
     endpoint_key: Some("username"),

@@ -142,7 +142,7 @@ pub struct Extension {
     pub probe: super::upstream::Probe,
     /// Its own limits, where they differ from its upstream's.
     pub circuit_breakers: CircuitBreakers,
-    /// What balancers may ask for, beside the tags.
+    /// What balancers may ask for, besides the tags.
     pub labels: Option<BTreeMap<String, String>>,
 }
 

@@ -9,12 +9,12 @@ use super::super::real_ip::{RealIpSource, TrustedIps};
 use super::super::response_headers::{self, ResponseHeaders};
 use super::super::router_flavor::RouterFlavor;
 
-/// What is believed of clients, and what they may do.
+/// Which peers are trusted to name clients, and what clients may do.
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "trusted_ips",
-        about: "Peers that are [believed](docs/client-address.md) when they say who their clients \
-                are: addresses, ranges such as `10.0.0.0/8`, and `unix:` for Unix sockets",
+        about: "Peers that are [trusted](docs/client-address.md) to name their clients: addresses, \
+                ranges such as `10.0.0.0/8`, and `unix:` for Unix sockets",
         kind: List {
             value: "IPS",
             expected: "a comma separated list in the form of IPv4 or IPv6 address or CIDR block or \

@@ -29,8 +29,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "status_listen",
-        about: "[Addresses](docs/listeners.md#the-status-listener) that tell the state of the \
-                gateway, to probes and Prometheus; `off` for none",
+        about: "[Addresses](docs/listeners.md#the-status-listener) that serve the state of \
+                the gateway, to probes and Prometheus; `off` for none",
         kind: Listen(Http, |config, listens| config.status_listen = listens),
         default: Written("127.0.0.1:8007 reuseport backlog=16384"),
     },

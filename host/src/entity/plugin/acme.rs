@@ -105,7 +105,7 @@ pub struct Config {
     pub api_uri: String,
     /// Whether the operator agrees to the authority's terms of service.
     pub tos_accepted: bool,
-    /// The operator's account with the authority beside ACME, if it asks for one.
+    /// The operator's account with the authority besides ACME, if it asks for one.
     pub eab_kid: Option<String>,
     /// The key of that account, in base64.
     pub eab_hmac_key: Option<String>,

@@ -92,7 +92,7 @@ pub struct Config {
     pub memory: Memory,
     /// The query arguments that tell requests apart; all if none are named.
     pub vary_query_params: Option<Vec<String>>,
-    /// The headers that tell requests apart, beside those that a response names itself.
+    /// The headers that tell requests apart, besides those that a response names itself.
     pub vary_headers: Option<Vec<String>>,
     /// Which headers a client is sent about the cache.
     pub response_headers: ResponseHeaders,
