@@ -130,7 +130,10 @@ fn an_invalid_component_is_refused_with_the_reason() {
         (guest("opens-socket"), "wasi:sockets/"),
         // The compiler panics on it.
         (component("two-memories.wasm"), "multiple memories"),
-        (guest("wants-unknown-import"), "does not give to balancers"),
+        (
+            guest("wants-unknown-import"),
+            "does not provide to balancers",
+        ),
         (guest("unknown-column"), "load column"),
         (guest("bad-schema"), "config-schema"),
         (vec![0; 201 << 10], "larger than the 204800 bytes"),

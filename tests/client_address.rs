@@ -51,7 +51,7 @@ fn a_redirect_has_the_host_that_a_trusted_peer_tells() {
 }
 
 #[test]
-fn nobody_is_believed_unless_it_is_trusted() {
+fn headers_of_untrusted_peers_are_ignored() {
     let forged = [
         ("x-real-ip", "192.0.2.7"),
         ("x-forwarded-for", "192.0.2.8"),

@@ -119,7 +119,7 @@ pub struct ConnectionLimits {
     pub(crate) of_addresses: Arc<AddressConnections>,
 }
 
-/// Descriptors that any gateway has open when it has started, beside those of its workers.
+/// Descriptors that any gateway has open when it has started, besides those of its workers.
 const STARTED: usize = 32;
 
 /// The limits that settings give. Without one, there may be as many as the descriptors suffice for,

@@ -185,7 +185,7 @@ impl PatternMemory {
         (self.limit + own).saturating_sub(taken.total)
     }
 
-    /// What the patterns of all routes may take beside those of these routes, in bytes.
+    /// What the patterns of all routes may take besides those of these routes, in bytes.
     pub fn left_beside(&self, routes: impl Iterator<Item = Uuid>) -> usize {
         let taken = self.taken.lock();
         let kept = routes.filter_map(|route| taken.by_route.get(&route));

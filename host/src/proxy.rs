@@ -103,9 +103,9 @@ pub struct Counters {
     pub accepted: std::sync::atomic::AtomicU64,
     /// Connections of clients that are open.
     pub active: std::sync::atomic::AtomicU64,
-    /// Connections of clients that were refused because the limit was reached.
+    /// Connections of clients that were refused because `max_connections` was reached.
     pub refused: std::sync::atomic::AtomicU64,
-    /// Connections of clients that were closed because their address had as many as it may have.
+    /// Connections of clients that were closed because their address had reached its limit.
     pub refused_of_address: std::sync::atomic::AtomicU64,
     /// Requests received.
     pub requests: std::sync::atomic::AtomicU64,
@@ -160,7 +160,7 @@ struct Inbound<'a> {
     /// Its body, if it has one.
     upload: Option<Rc<Upload>>,
     from: &'a ClientRequest,
-    /// The client that its headers name, if the peer of its connection is believed.
+    /// The client that its headers name, if the peer of its connection is trusted.
     named: Option<Box<ClientAddress>>,
     started: Instant,
     /// Its policies, if it has any.
@@ -430,7 +430,8 @@ impl Inbound<'_> {
         self.parts.version == Version::HTTP_2
     }
 
-    /// Shows the request, which is answered with this status, to those who watch.
+    /// Adds the request, which is answered with this status, to the live traffic, which the Admin
+    /// API shows.
     #[cold]
     fn show(&self, status: StatusCode) {
         let (took, now) = (self.started.elapsed(), clock::micros(Instant::now()));

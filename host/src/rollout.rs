@@ -21,7 +21,7 @@ pub enum Arguments {
     /// Shows the rollout and its figures, or how the last one has ended; the exit code is 2 if it
     /// broke a bound
     Status(Asked),
-    /// Has it take effect at all gateways
+    /// Has the rollout take effect at all gateways
     Promote(Asked),
     /// Has the gateways of the channel return to what the others have
     FallBack(Asked),
@@ -36,7 +36,7 @@ pub struct Start {
     #[command(flatten)]
     bounds: Bounds,
 
-    /// Has all gateways get it once it has passed
+    /// Promotes the rollout once it has passed
     #[arg(long, requires = "duration")]
     promote: bool,
 
@@ -47,11 +47,11 @@ pub struct Start {
 /// When the channel falls back by itself. Without a bound and a duration, it does not.
 #[derive(Debug, Args)]
 struct Bounds {
-    /// How many of the requests of the channel may be answered 5xx
+    /// Highest share of 5xx among the channel's requests, in percent
     #[arg(long, value_name = "PERCENT")]
     max_error_percent: Option<f64>,
 
-    /// How many times as often as those of the other gateways they may be
+    /// Highest share of 5xx, as a multiple of the other gateways'
     #[arg(long, value_name = "TIMES")]
     max_error_ratio: Option<f64>,
 
@@ -59,7 +59,7 @@ struct Bounds {
     #[arg(long, value_name = "MS")]
     max_p99_ms: Option<f64>,
 
-    /// How many times that of the other gateways it may be
+    /// Longest p99, as a multiple of the other gateways'
     #[arg(long, value_name = "TIMES")]
     max_p99_ratio: Option<f64>,
 
@@ -212,7 +212,7 @@ fn status(rollout: &Value) -> String {
     }
     let gateways = rollout.pointer("/figures/canary/gateways");
     if ["running", "passed"].contains(&state) && gateways == Some(&0.into()) {
-        shown += "no gateway of the channel has told of it yet: if none is alive, start one with \
+        shown += "no gateway of the channel has reported figures yet: if none is alive, start one with \
                   --channel canary, or end it with pointsman rollout fall-back\n";
     }
     shown

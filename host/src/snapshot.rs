@@ -44,7 +44,7 @@ pub struct Snapshot {
     pub(crate) services: SharedMap<Uuid, Arc<Service>>,
     /// The upstreams of the Admin API; requests find theirs through the service.
     pub(crate) upstreams: SharedMap<Uuid, Arc<Upstream>>,
-    /// What happens to requests beside being placed, and who they are from.
+    /// What happens to requests apart from load balancing, and whose they are.
     pub policies: Policies,
     /// The policies of streams.
     pub stream_policies: Policies,

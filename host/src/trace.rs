@@ -233,7 +233,7 @@ impl std::fmt::Display for Answer {
             Self::RefusedWith {
                 status,
                 retry_after: Some(seconds),
-            } => write!(f, "refused with {status} for {seconds} s"),
+            } => write!(f, "refused with {status}, Retry-After: {seconds}"),
             Self::Position(position) => write!(f, "position {position}"),
             Self::Weighted {
                 position,

@@ -1,6 +1,6 @@
-//! What requests do now, for those who watch: counts, times and samples of the present second.
+//! What requests do now, for live views: counts, times and samples of the present second.
 //!
-//! While no one watches, a request pays for one relaxed load. Otherwise it adds to the shard of its
+//! While no client watches, a request pays one relaxed load. Otherwise it adds to the shard of its
 //! thread, whose lock only the reader takes as well, once a second. So do totals, which are counted
 //! while a rollout is judged by them.
 
@@ -284,7 +284,7 @@ impl Traffic {
         }
     }
 
-    /// Whether someone watches.
+    /// Whether a client watches.
     pub(crate) fn is_watched(&self) -> bool {
         self.collected.load(Ordering::Relaxed) & WINDOWS != 0
     }

@@ -95,7 +95,7 @@ fn find(store: &dyn Store, config: &Config) -> Result<Option<Stored>, String> {
     found.map_err(|error| error.to_string())
 }
 
-/// The operator's account with the authority beside ACME (RFC 8555, 7.3.4).
+/// The operator's account with the authority besides ACME (RFC 8555, 7.3.4).
 fn external(config: &Config) -> Result<Option<ExternalAccountKey>, String> {
     let Some((id, key)) = config.eab_kid.as_ref().zip(config.eab_hmac_key.as_ref()) else {
         return Ok(None);

@@ -48,7 +48,7 @@ pub(super) async fn answer(uri: Uri) -> Error {
         .filter(|kind| ![Kind::BalancerVersion, Kind::Rollout].contains(kind));
     let there: Vec<&str> = there.map(|kind| kind.declaration().path).collect();
     let message = format!(
-        "Kong's '{name}' are not there yet: there are {}",
+        "Pointsman does not have Kong's '{name}'; it has {}",
         there.join(", ")
     );
     Error::Plain(StatusCode::NOT_FOUND, message)

@@ -70,7 +70,7 @@ pub(super) fn described(kind: Kind, row: &Row) -> String {
     }
 }
 
-/// The name that an entity has in paths beside its id, unless that is a secret.
+/// The name that an entity has in paths besides its id, unless that is a secret.
 pub(super) fn name_of(kind: Kind, row: &Row) -> Option<&str> {
     let declaration = kind.declaration();
     let key = declaration.nested_key()?;

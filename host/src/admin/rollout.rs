@@ -63,7 +63,7 @@ pub(crate) enum Aim {
 }
 
 impl Aim {
-    /// Whether what would change is only told.
+    /// `Trial` if `is_trial`, else `Change`.
     pub(crate) fn of_trial(is_trial: bool) -> Self {
         match is_trial {
             true => Self::Trial,
@@ -88,7 +88,7 @@ pub(super) fn aim(admin: &Admin, asked: &Aim, mut settings: Row) -> Result<Aim, 
         ));
     }
     if *asked == Aim::Trial {
-        let message = "a rollout is not tried: leave out dry_run, or channel";
+        let message = "dry_run cannot be combined with channel: leave one of them out";
         return Err(Error::field("dry_run", message));
     }
     form::infer(TRIAL, &mut settings);
@@ -153,7 +153,9 @@ pub(super) fn begin(
         };
         let ending = Ending {
             state: RolloutState::Dropped,
-            reason: Some("the document of what is stored was rolled out".into()),
+            reason: Some(
+                "a document without differences from what is stored was rolled out".into(),
+            ),
             figures: None,
         };
         return Ok(vec![ending.written(old)?]);

@@ -140,7 +140,7 @@ struct Opening {
 }
 
 impl Opening {
-    /// Reads the header of the PROXY protocol and makes the handshake. Who the client is makes no
+    /// Reads the header of the PROXY protocol and makes the handshake. The client's address makes no
     /// difference to the Admin API.
     async fn pass(self, mut socket: Socket) -> Result<Transport, Refused> {
         if let Some(proxy_protocol) = &self.proxy_protocol {

@@ -11,7 +11,7 @@ pub(super) use self::pointsman::balancer::{
     body_facts, endpoint_facts, load, log, outcome_tag, refusal, request_facts, tries,
 };
 
-/// What a plugin may export beside `policy`. It has a world of its own, because it is optional.
+/// What a plugin may export besides `policy`. It has a world of its own, because it is optional.
 mod hand_over {
     wasmtime::component::bindgen!({
         path: "../wit",

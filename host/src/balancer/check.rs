@@ -31,8 +31,8 @@ const REFUSAL: &str = "pointsman:balancer/refusal@1.";
 /// The interface by which a balancer asks about earlier tries of a request.
 const TRIES: &str = "pointsman:balancer/tries@1.";
 
-/// Interfaces that a balancer may import beside those of WASI, without their versions.
-const GIVEN: &[&str] = &[
+/// Interfaces that a balancer may import besides those of WASI, without their versions.
+const PROVIDED: &[&str] = &[
     "pointsman:balancer/body-facts",
     "pointsman:balancer/endpoint-facts",
     "pointsman:balancer/load",
@@ -55,10 +55,12 @@ pub enum LoadError {
     )]
     NoPolicy { exports: Vec<String> },
     #[error(
-        "the component imports {import}, which this gateway does not give to balancers: a balancer has no network, no files and no services, only what is in its arguments"
+        "the component imports {import}, which this gateway does not provide to balancers: a balancer has no network, no files and no services, only what is in its arguments"
     )]
     Capability { import: String },
-    #[error("an import of the component is not what this gateway gives: {0}")]
+    #[error(
+        "an import of the component does not match the interface that this gateway provides: {0}"
+    )]
     Imports(String),
     #[error("an interface that the component exports is not the one of that name and version: {0}")]
     Exports(String),
@@ -89,7 +91,7 @@ pub(super) fn interfaces(engine: &Engine, component: &Component) -> Result<Vec<S
     }
     for import in component::imports(engine, component) {
         let name = import.split('@').next().unwrap_or(&import);
-        if !GIVEN.contains(&name) && !WASI.contains(&name) {
+        if !PROVIDED.contains(&name) && !WASI.contains(&name) {
             return Err(LoadError::Capability { import });
         }
     }
@@ -138,7 +140,7 @@ pub(super) fn needs_new_trace(exports: &[String], imports: &[String]) -> bool {
     weighs(exports) || takes_outcomes(exports) || imports.iter().any(is_new)
 }
 
-/// Whether a component may ask for the start of their bodies.
+/// Whether a component may ask for the start of a request's body.
 pub(super) fn reads_bodies(engine: &Engine, component: &Component) -> bool {
     let ty = component.component_type();
     let mut facts = ty

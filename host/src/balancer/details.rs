@@ -1,4 +1,4 @@
-//! What a balancer says of a choice beside the endpoint.
+//! What a balancer says of a choice besides the endpoint.
 
 use std::sync::Arc;
 

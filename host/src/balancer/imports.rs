@@ -1,4 +1,4 @@
-//! What a balancer may import beside WASI: the load of endpoints, the log, facts of the request of
+//! What a balancer may import besides WASI: the load of endpoints, the log, facts of the request of
 //! the pick and its earlier tries, and facts of the endpoints of the table.
 
 use std::sync::Arc;

@@ -280,7 +280,7 @@ fn a_component_that_is_not_a_balancer_is_refused_with_a_reason() {
         ("opens-socket", "imports wasi:sockets/"),
         (
             "wants-unknown-import",
-            "which this gateway does not give to balancers",
+            "which this gateway does not provide to balancers",
         ),
         ("unknown-column", "asks for the load column"),
         ("bad-schema", "config-schema is not a JSON Schema"),

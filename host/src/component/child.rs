@@ -112,7 +112,7 @@ impl Job<'_> {
         if answer.len() as u64 >= self.max_output {
             let most = self.max_output >> 20;
             return Err(Failure::Refused(format!(
-                "what comes of it has more than {most} MiB"
+                "its result is larger than {most} MiB"
             )));
         }
         let said = String::from_utf8_lossy(&said);

@@ -12,7 +12,7 @@ use crate::split_mix;
 /// Random bytes that a guest may ask for at once.
 const RANDOM: u64 = 4096;
 
-/// Limits of an instance beside the size of its memory, which is a setting. The README names them
+/// Limits of an instance besides the size of its memory, which is a setting. The README names them
 /// at that setting.
 const MEMORIES: usize = 1;
 const TABLES: usize = 8;
@@ -20,7 +20,7 @@ const TABLE_ELEMENTS: usize = 10_000;
 /// Core modules that a component consists of: one of Rust has about three.
 const INSTANCES: usize = 8;
 
-/// The host's data of an instance. `T` is the data of the interfaces that the component gets beside
+/// The host's data of an instance. `T` is the data of the interfaces that the component gets besides
 /// WASI.
 pub(crate) struct Guest<T> {
     context: WasiCtx,

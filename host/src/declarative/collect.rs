@@ -9,7 +9,7 @@ use super::mistakes::Mistakes;
 use super::syntax::{Room, Step};
 use crate::entity::{Kind, Row, nearest_name};
 
-/// What a document has beside its lists.
+/// What a document has besides its lists.
 const TOP: [&str; 7] = [
     "_format_version",
     "_transform",

@@ -1,4 +1,4 @@
-//! What a document is checked against, beside itself.
+//! What a document is checked against, besides itself.
 
 use uuid::Uuid;
 
@@ -6,7 +6,7 @@ use super::components::Components;
 use crate::config::RouterFlavor;
 use crate::entity::{Kind, Row};
 
-/// What a document is checked against, beside itself: the rows of the gateway that it is for.
+/// What a document is checked against, besides itself: the rows of the gateway that it is for.
 pub(crate) trait CheckContext {
     /// The id of an entity that has this unique name or this id.
     fn find(&self, kind: Kind, named: &str) -> Option<Uuid>;
@@ -20,7 +20,7 @@ pub(crate) trait CheckContext {
     /// How routes are written.
     fn flavor(&self) -> RouterFlavor;
 
-    /// The memory for the regular expressions of all routes beside those of these routes, which keep
+    /// The memory for the regular expressions of all routes besides those of these routes, which keep
     /// theirs, in bytes.
     fn pattern_memory(&self, kept: &[Uuid]) -> usize;
 

@@ -42,11 +42,11 @@ struct Bounds {
     #[arg(long, value_name = "COUNT")]
     max_faults: Option<u64>,
 
-    /// How many of the requests that it places may fail
+    /// Highest share of failures among the requests that it places, in percent
     #[arg(long, value_name = "PERCENT")]
     max_error_percent: Option<f64>,
 
-    /// How many times as often as those of the active version they may fail
+    /// Highest share of failures, as a multiple of the active version's
     #[arg(long, value_name = "TIMES")]
     max_error_ratio: Option<f64>,
 
@@ -54,7 +54,7 @@ struct Bounds {
     #[arg(long, value_name = "MS")]
     max_p99_ms: Option<f64>,
 
-    /// How many times that of the active version it may be
+    /// Longest p99, as a multiple of the active version's
     #[arg(long, value_name = "TIMES")]
     max_p99_ratio: Option<f64>,
 

@@ -9,7 +9,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
-    /// Headers, beside those that every answer of the gateway has and those of the body.
+    /// Headers, besides those that every answer of the gateway has and those of the body.
     pub headers: HeaderMap,
     /// The body.
     pub body: AnswerBody,

@@ -70,7 +70,7 @@ pub struct Chain {
     traces: bool,
 }
 
-/// The instances of one kind of policy that a request to a route may find, beside those for single
+/// The instances of one kind of policy that a request to a route may find, besides those for single
 /// consumers at any route.
 #[derive(Debug)]
 pub struct Step {

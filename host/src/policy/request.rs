@@ -50,7 +50,7 @@ pub struct Request<'r> {
     pub identities: &'r Identities,
     /// The id of the request, as in `X-Kong-Request-Id`.
     pub id: &'r str,
-    /// The id that records give the request beside its own. The policy `correlation-id` sets it.
+    /// The id that records give the request besides its own. The policy `correlation-id` sets it.
     pub correlation_id: &'r mut Option<Arc<str>>,
     /// The trace that the request belongs to, once a policy has begun it.
     pub trace: &'r mut Option<Box<RequestTrace>>,

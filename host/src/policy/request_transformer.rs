@@ -32,7 +32,7 @@ use multipart::Multipart;
 /// Largest body that is changed, in bytes. It is held in memory as a whole.
 const BODY_LIMIT: usize = 1 << 20;
 
-/// Bytes that are escaped in a path, beside those that are no ASCII.
+/// Bytes that are escaped in a path, besides those that are no ASCII.
 const ESCAPED: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')

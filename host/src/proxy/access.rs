@@ -40,8 +40,8 @@ pub(super) fn check(inbound: &Inbound<'_>, matched: &Matched<'_>) -> Result<(), 
 /// The host that the client has requested from a proxy in front of the gateway, if the peer is
 /// trusted to say so. What is no host is ignored. Source: Kong.
 fn forwarded_host<'a>(inbound: &'a Inbound<'_>) -> Option<&'a str> {
-    let is_believed = inbound.connection().trust.keeps_forwarded;
-    let sent = is_believed.then(|| inbound.parts.headers.get(X_FORWARDED_HOST))??;
+    let is_trusted = inbound.connection().trust.keeps_forwarded;
+    let sent = is_trusted.then(|| inbound.parts.headers.get(X_FORWARDED_HOST))??;
     sent.to_str()
         .ok()
         .filter(|host| Authority::parse(host).is_some())

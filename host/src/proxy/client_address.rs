@@ -1,5 +1,5 @@
 //! Who the client of a request is. The peer of its connection is a client, or a proxy in front of
-//! clients that says who they are. Only proxies that the operator trusts are believed.
+//! clients that names them. Only proxies that the operator trusts name clients.
 //!
 //! Source: nginx, `ngx_http_realip_module`; Kong 3.9, `trusted_ips`.
 
@@ -30,7 +30,7 @@ impl ClientAddress {
     }
 }
 
-/// What the peer of a connection is believed.
+/// What the gateway trusts the peer of a connection to say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Trust {
     /// It may name the client of the connection in a header of the PROXY protocol.
@@ -42,7 +42,7 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// What a peer with this address is believed; that of a Unix socket has none.
+    /// What a peer with this address is trusted to say; that of a Unix socket has none.
     pub(super) fn of(settings: &RealIp, peer: Option<IpAddr>) -> Self {
         let trusted = &settings.trusted;
         if trusted.is_empty() {
@@ -65,7 +65,7 @@ impl Trust {
     }
 }
 
-/// The client that the headers of a request name, if the peer of its connection is believed.
+/// The client that the headers of a request name, if the peer of its connection is trusted.
 pub(super) fn named(
     settings: &RealIp,
     trust: Trust,
@@ -80,7 +80,7 @@ pub(super) fn named(
 
 /// The last address of the list in the header; if trusted addresses are skipped, the last one that
 /// is not trusted, or else the first one. What stands before a text that is no address is not
-/// believed, because a trusted proxy would have written an address.
+/// trusted, because a trusted proxy would have written an address.
 fn find(settings: &RealIp, headers: &HeaderMap) -> Option<SocketAddr> {
     let RealIpSource::Header(name) = &settings.source else {
         return None;
@@ -181,7 +181,7 @@ mod tests {
             (&["192.0.2.1, 192.0.2.2"], Some("192.0.2.2:0")),
             // All are trusted.
             (&["10.0.0.3, 10.0.0.2", "10.0.0.1"], Some("10.0.0.3:0")),
-            // What stands before a text that is no address is not believed.
+            // What stands before a text that is not an address is not trusted.
             (&["192.0.2.1, unknown, 10.0.0.1"], Some("10.0.0.1:0")),
             (&["192.0.2.1, unknown"], None),
         ] {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_peer_is_believed() {
+    fn headers_of_untrusted_peers_are_ignored() {
         let none = Trust::default();
         let by_header = settings(&["10.0.0.0/8", "unix:"], false);
         let by_protocol = RealIp {

@@ -361,7 +361,7 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     /// hyper writes until it is done or the write is pending. So the result of the last write tells
-    /// whether there are unsent bytes, beside those that TLS holds.
+    /// whether there are unsent bytes, besides those that TLS holds.
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -17,7 +17,7 @@ pub(super) struct ConnectionInfo {
     pub(super) peer: ClientAddress,
     /// The client that the peer has named for the whole connection, by the PROXY protocol.
     pub(super) named: Option<Box<ClientAddress>>,
-    /// What the peer is believed.
+    /// What the gateway trusts the peer to say.
     pub(super) trust: Trust,
     /// The address that the client is connected to.
     pub(super) local: IpAddr,

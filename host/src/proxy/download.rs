@@ -304,7 +304,7 @@ impl Download {
                 })
             }
             Poll::Pending if request.drain.poll(cx).is_ready() => {
-                let error = "the upstream server was taken out".into();
+                let error = "the endpoint was drained".into();
                 let end = End::Innocent(EndReason::Drained);
                 Poll::Ready(Some(Err(self.break_off(end, error))))
             }
@@ -312,7 +312,7 @@ impl Download {
             Poll::Pending => {
                 ready!(self.poll_timeout(cx));
                 let end = End::Failed(Outcome::Timeout);
-                let error = "the upstream server sent nothing for too long".into();
+                let error = "the endpoint sent nothing within read_timeout".into();
                 Poll::Ready(Some(Err(self.break_off(end, error))))
             }
         }

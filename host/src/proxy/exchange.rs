@@ -232,7 +232,7 @@ pub(super) async fn exchange(
                 tracing::debug!(
                     upstream = &*upstream.name,
                     attempt,
-                    "status {status}: once more"
+                    "status {status}: retried"
                 );
                 EndReason::Retried
             }

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config;
 
-/// Bytes that a field of a head takes in HTTP/1.1 beside its name and its value.
+/// Bytes that a field of a head takes in HTTP/1.1 besides its name and its value.
 const SEPARATORS: usize = ": \r\n".len();
 
 /// The settings `max_header_size` and `max_headers`.

@@ -52,8 +52,8 @@ impl Unserved {
         }
         if of_address > 0 {
             tracing::warn!(
-                "{of_address} connections of clients were closed: their addresses have as many as \
-                 they may have (setting max_connections_per_address)"
+                "{of_address} connections of clients were closed: their addresses had reached the \
+                 limit (setting max_connections_per_address)"
             );
         }
         if failed > 0 {

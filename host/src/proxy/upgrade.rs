@@ -164,7 +164,7 @@ impl Upgrade {
                 }
                 Err(error) => {
                     let _scope = request_log::enter(Some(id.digits()));
-                    tracing::debug!("a connection did not change over: {error}");
+                    tracing::debug!("a connection did not change its protocol: {error}");
                 }
             }
         });

@@ -176,7 +176,7 @@ async fn open(
     })
 }
 
-/// Who the client is: the peer, or the one that a trusted peer names by the PROXY protocol.
+/// The client's address: the peer's, or the one that a trusted peer names by the PROXY protocol.
 async fn client_of(
     worker: &Worker,
     socket: &mut Socket,

@@ -1,7 +1,7 @@
 //! Streams over UDP. The datagrams of a client to a listener are a session, which ends when none has
 //! passed for a time, since UDP has no end. Source: nginx, `listen … udp`.
 //!
-//! Anybody can send datagrams with the address of another. So sessions have a limit of their own
+//! Source addresses of datagrams can be spoofed. So sessions have a limit of their own
 //! (`max_udp_sessions`), and never take what connections of clients and to endpoints may have.
 
 mod sessions;

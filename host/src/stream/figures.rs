@@ -17,7 +17,7 @@ pub struct StreamFigures {
     active: AtomicU64,
     /// Connections that were refused because as many were open as there may be.
     refused: AtomicU64,
-    /// Connections that were closed because their address had as many as it may have.
+    /// Connections that were closed because their address had reached its limit.
     refused_of_address: AtomicU64,
     /// Sessions of UDP that did not begin because as many were open as there may be.
     refused_sessions: AtomicU64,
@@ -132,7 +132,7 @@ impl StreamFigures {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Connections that were closed because their address had as many as it may have.
+    /// Connections that were closed because their address had reached its limit.
     pub(crate) fn refused_of_address(&self) -> u64 {
         self.refused_of_address.load(Ordering::Relaxed)
     }

@@ -92,7 +92,7 @@ impl Recorder {
         }
     }
 
-    /// Shows the stream to those who watch.
+    /// Adds the stream to the live traffic, which the Admin API shows.
     #[cold]
     fn show(&self, status: StreamStatus) {
         TRAFFIC.note_stream(StreamSample {

@@ -310,7 +310,7 @@ fn keys(overview: &Overview) -> String {
     text
 }
 
-/// What is shown of an upstream beside its figures.
+/// What is shown of an upstream besides its figures.
 fn of_upstream(upstream: &Value) -> String {
     let number = |field: &str| upstream.get(field).and_then(Value::as_u64).unwrap_or(0);
     let balancer = upstream.get("balancer").and_then(Value::as_str);

@@ -94,7 +94,8 @@ async fn watch(members: Weak<Members>) {
                     tracing::warn!(
                         upstream = &*members.name(),
                         address = %addresses[number],
-                        "outlier detection: target ejected for {time:?}, it does worse than its peers"
+                        "outlier detection: target ejected for {time:?}: its success rate or its latency \
+                         is worse than that of its peers"
                     );
                 } else {
                     live.ejection.behaved();

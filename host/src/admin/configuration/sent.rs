@@ -10,7 +10,7 @@ use super::super::{arguments, decode};
 use super::text;
 use crate::entity::Row;
 
-/// What `POST /config` is asked to do beside loading.
+/// What `POST /config` is asked to do besides loading.
 #[derive(Default)]
 pub(super) struct Flags {
     pub(super) check_hash: bool,

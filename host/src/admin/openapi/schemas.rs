@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::entity::{Check, Declaration, Field, Kind, Preset, Row, Shape};
 
-/// Input that a declaration accepts beside its fields, because it is rewritten into them.
+/// Input that a declaration accepts besides its fields, because it is rewritten into them.
 const SHORTHANDS: &[(Kind, &str)] = &[(Kind::Service, "url")];
 
 /// Which side a schema is for.

@@ -6,7 +6,7 @@ use super::inherited::Inherited;
 use super::{Left, is_valid_plugin};
 use crate::entity::Row;
 
-/// What endpoints are sent beside the headers of the request.
+/// What endpoints are sent besides the headers of the request.
 #[derive(Default)]
 pub(super) struct Headers {
     pub(super) preserves_host: bool,

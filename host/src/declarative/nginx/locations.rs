@@ -169,14 +169,14 @@ impl Converting<'_> {
             )
         } else if is_wider {
             Some(format!(
-                "this regular expression is not one here: all requests that match {} are answered with \
-                 503",
+                "the gateway has no such regular expression: all requests that match {} are answered \
+                 with 503",
                 paths.join(", ")
             ))
         } else if is_between {
             Some(
-                "regular expressions come before it and not before the location ^~ around it, which \
-                 cannot be expressed: its requests are answered with 503"
+                "nginx tries regular expressions before this location but not before the location ^~ \
+                 around it, which cannot be expressed: its requests are answered with 503"
                     .into(),
             )
         } else {
@@ -257,7 +257,7 @@ impl Converting<'_> {
         for directive in inherited.authentication() {
             let has_others = is_either && !inherited.access.is_empty();
             match has_others && directive.name() != "ssl_verify_client" {
-                // Fewer clients pass than with either of both.
+                // The addresses alone let fewer clients pass than nginx does with `satisfy any`.
                 true => self
                     .left
                     .add(directive, "not converted: only addresses are compared"),

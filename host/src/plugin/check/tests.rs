@@ -41,7 +41,7 @@ fn each_fault_is_reported_by_its_check() {
         (
             "wants-unknown-import",
             "imports",
-            "does not give to balancers",
+            "does not provide to balancers",
         ),
         ("unknown-column", "columns", "phase-of-the-moon"),
         ("bad-schema", "schema", "not a JSON Schema"),

@@ -28,10 +28,10 @@ const VARIANTS: usize = 16;
 /// Most keys of responses that cannot be stored which are remembered.
 const UNSHARED_KEYS: usize = 10_000;
 
-/// Memory that a response takes beside its body and its headers, approximately, in bytes.
+/// Memory that a response takes besides its body and its headers, approximately, in bytes.
 const FRAME: usize = 1024;
 
-/// Memory that a header takes beside its name and its value, approximately, in bytes.
+/// Memory that a header takes besides its name and its value, approximately, in bytes.
 const HEADER_FRAME: usize = 64;
 
 /// A response that is stored.

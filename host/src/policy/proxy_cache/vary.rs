@@ -6,7 +6,7 @@
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The codings that endpoints commonly choose from, beside `identity`.
+/// The codings that endpoints commonly choose from, besides `identity`.
 const CODINGS: [&str; 5] = ["gzip", "br", "zstd", "deflate", "compress"];
 
 /// The headers that a response depends on, with their values in the request that it was the

@@ -13,7 +13,7 @@ use super::grpc::CallError;
 use super::messages::{Compare, DELETE_RANGE, EtcdRevision, KeyRange, PUT, Step, delete, put};
 use super::remote::{Committed, Remote, StoredHead};
 
-/// Most steps of a transaction beside that of the head. etcd's own limit is 128 by default
+/// Most steps of a transaction besides that of the head. etcd's own limit is 128 by default
 /// (`--max-txn-ops`).
 pub(super) const STEPS: usize = 120;
 

@@ -86,7 +86,7 @@ impl From<Error> for WriteError {
 }
 
 impl Open {
-    /// Opens the files beside sled's own.
+    /// Opens the files besides sled's own.
     ///
     /// # Errors
     /// Why not, as the end of a sentence.

@@ -149,7 +149,7 @@ fn a_route_without_memory_is_compiled_once_there_is_enough() {
     assert!(parts.rebuild());
     assert_eq!(parts.answer("/pattern/1"), None);
     assert_eq!(parts.answer("/pattern/2"), Some(2));
-    // Written again, it needs no memory beside its own.
+    // Written again, it needs no memory besides its own.
     parts.put(with_pattern(2));
     assert!(parts.rebuild());
     assert_eq!(parts.answer("/pattern/2"), Some(2));
