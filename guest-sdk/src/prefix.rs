@@ -105,8 +105,8 @@ impl Memory {
         self.ids = endpoints.iter().map(|endpoint| endpoint.id).collect();
     }
 
-    /// Sets the number that chains of hashes depend on, unless it is set already; the random bits of
-    /// the first pick are suitable. Clients must not know it.
+    /// Sets the seed of the hash chains, once; the entropy of the first pick is suitable. Clients
+    /// must not know it.
     pub fn keep_secret(&mut self, number: u64) {
         self.index.keep_secret(number);
     }

@@ -172,7 +172,7 @@ impl AccessLog {
         }
     }
 
-    /// Has the file be opened again, so that a file that was renamed is written no longer.
+    /// Opens the file again, so that a file that was renamed is written no longer.
     pub fn reopen(&self) {
         self.shared.reopens.store(true, Ordering::Release);
         self.thread.unpark();

@@ -53,7 +53,7 @@ pub struct Acme {
     /// The account, with the settings that it was opened with.
     account: tokio::sync::Mutex<Option<(Arc<Config>, Account)>>,
     turns: Semaphore,
-    /// Says that everything is due that has failed.
+    /// Notified when all failed names are to be tried now.
     hurried: Notify,
     /// Whether nothing is requested, because another process may take over.
     is_paused: watch::Sender<bool>,
@@ -229,7 +229,7 @@ impl Acme {
         let after_failure = state.next_try.filter(|_| state.last_error.is_some());
         (state.certificate, state.not_after) = (None, None);
         if state.failures == 0 {
-            // What was wrong with the store may be so no more.
+            // The store may work again.
             state.last_error = None;
         }
         let (renewal, named) = match rows::find(&*self.store, name) {

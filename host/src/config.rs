@@ -76,7 +76,7 @@ pub struct Config {
     pub shares_store: bool,
     /// Whether what is rolled out to the channel `canary` takes effect here.
     pub is_canary: bool,
-    /// That etcd.
+    /// The etcd of `shares_store`.
     pub etcd: Etcd,
     /// Proxy threads.
     pub workers: usize,

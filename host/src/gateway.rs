@@ -255,7 +255,7 @@ async fn serve(
         runtime: Handle::current(),
     };
     let mut successor = successor(&config, hand_over);
-    // Further processes that want to take over wait at the other one until this one listens.
+    // Until this process listens for successors, they queue at the replaced one.
     drop(predecessor);
 
     // The work of the control plane, which ends when another process does it.

@@ -255,8 +255,8 @@ async fn answer_to(
             // Over HTTP/2, the rest of a body is of no concern to other requests.
             let upload = inbound.upload.as_ref().filter(|_| !inbound.is_http2());
             let ends = upload.is_some_and(|upload| {
-                // A client that waits for consent to send the body does not send it now, and
-                // reading it would give the consent (RFC 9110, 10.1.1).
+                // A client that waits for 100 (Continue) does not send the body now, and reading it
+                // would send that response (RFC 9110, 10.1.1).
                 let waits = upload.received() == 0 && inbound.parts.headers.contains_key(EXPECT);
                 waits || upload.is_broken() || reject.is_clients_fault()
             });

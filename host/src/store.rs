@@ -319,7 +319,7 @@ pub struct Node {
     /// The channel that it follows; none for a gateway of an earlier version.
     #[serde(default)]
     pub channel: Option<String>,
-    /// When that commit took effect, in seconds since 1970 by the clock of its machine.
+    /// When the commit `revision` took effect, in seconds since 1970 by the clock of its machine.
     pub updated_at: u64,
     /// What has happened at it since the present rollout began; none if it is not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -39,7 +39,7 @@ const STACK: usize = 4 * 1024 * 1024;
 /// PROXY protocol, to make a TLS handshake, to reach an endpoint.
 const OPENING_GRACE: Duration = Duration::from_secs(1);
 
-/// Longest time that a log line waits because the log was taking others.
+/// Time between two tries to hand over log lines that the log had no room for.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// The running workers of streams.

@@ -70,7 +70,7 @@ impl LogFile {
         &self.path
     }
 
-    /// Has the file be opened again for the next lines.
+    /// Closes the file, which is opened again for the next lines.
     pub(super) fn close(&mut self) {
         self.open = None;
     }
@@ -91,7 +91,7 @@ impl LogFile {
                 Ok(length) => (length, None),
                 Err(stopped) => (stopped.written, Some(stopped)),
             };
-            // A line of which only a part was written is written again, if any is.
+            // A line that was written in part is written again as a whole, if writing goes on.
             let whole = match stopped {
                 Some(_) => fitting(left, length),
                 None => length,

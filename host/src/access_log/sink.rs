@@ -108,7 +108,7 @@ impl Sink {
         }
     }
 
-    /// Has a file be opened again by its path.
+    /// Closes a file, which is opened again by its path.
     pub(super) fn reopen(&mut self) {
         match self {
             Self::File(file) => file.close(),

@@ -67,7 +67,7 @@ impl Syslog {
         }
     }
 
-    /// Has the socket be made again.
+    /// Closes the socket, which is made again for the next message.
     pub(super) fn close(&mut self) {
         self.socket = None;
     }

@@ -136,7 +136,7 @@ impl Live {
         topics.senders.keys().copied().collect()
     }
 
-    /// Sends an event, or ends the events of a topic that is no more.
+    /// Sends an event, or ends the events of a topic that no longer exists.
     fn send(&self, topic: Topic, event: Option<Value>) {
         let mut topics = self.topics.lock();
         match event {

@@ -23,7 +23,7 @@ mod hand_over {
     });
 }
 
-/// The same of picks that say what a request weighs.
+/// The optional export of balancers that say what a request weighs.
 mod weighing {
     wasmtime::component::bindgen!({
         path: "../wit",
@@ -35,7 +35,7 @@ mod weighing {
     });
 }
 
-/// The same of tries that have ended.
+/// The optional export of balancers that are told of tries that have ended.
 mod outcome_aware {
     wasmtime::component::bindgen!({
         path: "../wit",

@@ -67,11 +67,12 @@ pub struct Balancer {
     inner: Mutex<Inner>,
     /// A second reference to the table, for a pick that cannot wait for the lock.
     table: RwLock<Arc<[Arc<Endpoint>]>>,
-    /// Picks that stopped waiting for the lock.
+    /// Picks that gave up waiting for the lock.
     busy: AtomicU64,
-    /// When the quarantine ends, on the clock of requests, and the picks that did not take the lock
-    /// because of it: a worker whose pick the host makes keeps no other worker waiting.
+    /// When the quarantine ends, by the clock of picks; 0 for none.
     quarantined_until: AtomicU64,
+    /// Picks that the host made during a quarantine without taking the lock, so that no worker kept
+    /// another one waiting.
     quarantine_picks: AtomicU64,
     /// Set while the lock is held for longer than a pick may wait. Later picks then do not wait at
     /// all; otherwise a slow guest would block its workers once for each request.
@@ -202,7 +203,8 @@ impl Balancer {
         self.reads_bodies.load(Ordering::Relaxed) || self.canary_any(Self::reads_bodies)
     }
 
-    /// The same of as much of the body as the upstream allows.
+    /// Whether as much of a request's body has to be read before the pick as the upstream allows,
+    /// because the plugin or its canary may ask for it.
     pub fn scans_bodies(&self) -> bool {
         self.scans_bodies.load(Ordering::Relaxed) || self.canary_any(Self::scans_bodies)
     }
@@ -252,7 +254,8 @@ impl Balancer {
         self.place(request, tried, |endpoint, _| claim(endpoint))
     }
 
-    /// The same. `claim` also gets what the balancer says of its choice.
+    /// Chooses an endpoint, as [`Self::pick`]. `claim` also gets what the balancer says of its
+    /// choice.
     pub fn place<T>(
         &self,
         request: PickRequest<'_>,

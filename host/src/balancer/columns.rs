@@ -150,7 +150,7 @@ pub enum Column {
     InFlight,
     /// Microseconds until an answer, a moving average.
     Latency,
-    /// The same at the present number of requests in flight.
+    /// Microseconds until an answer, at the present number of requests in flight.
     LatencyAtLoad,
     /// The utilisation that an endpoint reports, in thousandths.
     ReportedLoad,

@@ -101,7 +101,7 @@ impl<T: 'static> Sandbox<T> {
         self.call_within(PATIENCE, call)
     }
 
-    /// The same, but the guest may return this many bytes and a little more. If it returns a little
+    /// Calls the guest, which may return this many bytes and a little more. If it returns a little
     /// too much, the caller can report the size; anything beyond that is not copied at all.
     pub(crate) fn call_for_bytes<R>(
         &mut self,
@@ -168,7 +168,7 @@ impl<T: 'static> Sandbox<T> {
         self.store.data()
     }
 
-    /// The same, to change it between calls.
+    /// The host's data of the instance, to change it between calls.
     #[inline]
     pub(crate) fn guest_mut(&mut self) -> &mut Guest<T> {
         self.store.data_mut()

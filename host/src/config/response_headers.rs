@@ -64,7 +64,7 @@ impl ResponseHeaders {
     /// endpoints are told the id of a request. Source: Kong 3.9.
     ///
     /// # Errors
-    /// The entries that are none.
+    /// The entries that are not known.
     pub(super) fn parse_upstream(entries: &[&str]) -> Result<bool, Vec<String>> {
         let is = |entry: &str, name: &str| entry.eq_ignore_ascii_case(name);
         let wrong = entries
@@ -125,7 +125,7 @@ impl ResponseHeaders {
     /// and changes nothing after others.
     ///
     /// # Errors
-    /// The entries that are none.
+    /// The entries that are not known.
     pub(super) fn parse(entries: &[&str]) -> Result<Self, Vec<String>> {
         let mut headers = Self::NONE;
         let mut wrong = Vec::new();

@@ -39,7 +39,7 @@ impl Instrumentations {
     /// phase before the route is found.
     ///
     /// # Errors
-    /// The entries that are none, or `off` if it is not the only one.
+    /// The entries that are not names of spans, or `off` if it is not the only one.
     pub(super) fn parse(entries: &[&str]) -> Result<Self, Vec<String>> {
         let mut read = Self {
             request: true,

@@ -23,7 +23,7 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    /// Has all waiting requests look again: there may be a place where there was none.
+    /// Wakes all waiting requests: there may be a place where there was none.
     pub(crate) fn look(&self) {
         self.first.notify_waiters();
         self.again.notify_waiters();
@@ -67,19 +67,19 @@ impl InFlight {
         }
     }
 
-    /// The same, as a trial or not.
+    /// Says whether the request is a trial.
     pub(crate) fn on_trial(mut self, trial: bool) -> Self {
         self.trial = trial;
         self
     }
 
-    /// The same, with the observer to notify of the outcome, if there is one.
+    /// Sets the observer to notify of the outcome, if there is one.
     pub(crate) fn observed_by(mut self, observer: Option<Arc<dyn OutcomeObserver>>) -> Self {
         self.observer = observer;
         self
     }
 
-    /// The same, with what it weighs from `now` on, in microseconds. If a balancer reads how bodies
+    /// Sets what the request weighs from `now` on, in microseconds. If a balancer reads how bodies
     /// stream, it `is_timed`.
     pub(crate) fn weighing(mut self, cost: RequestCost, is_timed: bool, now: u64) -> Self {
         if is_timed || cost != RequestCost::NONE {
@@ -89,7 +89,7 @@ impl InFlight {
         self
     }
 
-    /// The same, with what a balancer is told when it ends, if it is.
+    /// Sets what a balancer is told when the request ends, if it is told anything.
     pub(crate) fn noted(mut self, notes: Option<Box<TryNotes>>) -> Self {
         if let Some(mut notes) = notes {
             notes.begin();
@@ -147,7 +147,7 @@ impl InFlight {
         }
     }
 
-    /// The same, at the present time.
+    /// Notes that the try ends now; see [`Self::end`].
     #[inline]
     pub(crate) fn end_now(&mut self, why: EndReason) {
         self.end(why, || micros(Instant::now()));
@@ -159,7 +159,7 @@ impl InFlight {
         self.extras.as_mut()?.notes.as_deref_mut()
     }
 
-    /// The same, unless more than `limit` would be in flight; 0 means no limit.
+    /// Counts a request that is about to be sent, unless `limit` are in flight; 0 means no limit.
     pub(crate) fn within(
         endpoint: Arc<Endpoint>,
         limit: u32,

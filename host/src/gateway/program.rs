@@ -93,7 +93,7 @@ impl Program {
 }
 
 /// Where this program was started from, as the first argument says. As with nginx, this may be a
-/// symbolic link, which an upgrade has lead to another version; the kernel tells only the file that
+/// symbolic link, which an upgrade has led to another version; the kernel tells only the file that
 /// it led to.
 fn started_from() -> Option<PathBuf> {
     let running = env::current_exe().ok();

@@ -5,8 +5,8 @@ use anyhow::{Context, bail};
 use crate::config::Config;
 use crate::store::{self, FolderLock, JournaledStore, OpenError};
 
-/// What is told of a store that cannot be opened. With take_over, the other process is one that does
-/// not let itself be replaced now, so the setting is no advice.
+/// The error of a store that cannot be opened. With take_over, the other process has refused to be
+/// replaced, so advising that setting does not help.
 pub(super) fn cannot_open(why: OpenError, config: &Config) -> anyhow::Error {
     const CANNOT_OPEN: &str = "cannot open the store (setting data_dir)";
     match why {

@@ -24,7 +24,7 @@ pub(super) struct ListenerTls {
     pub(super) gui: Option<TlsServer>,
     pub(super) status: Option<TlsServer>,
     pub(super) stream: Option<TlsServer>,
-    /// What has happened in handshakes, by what listens.
+    /// Counters of handshakes, by listener.
     pub(super) figures: [(&'static str, Arc<TlsFigures>); 5],
     pub(super) certificates: ListenerCertificates,
 }

@@ -112,7 +112,7 @@ fn check(headers: &HeaderMap, framing: &Framing, bodiless: bool) {
         (Some(left), [length]) => {
             assert!(left == 0 || bodiless || *length == left.to_string().as_bytes());
         }
-        (None, [_]) => panic!("a length that is none"),
+        (None, [_]) => panic!("an invalid length"),
         (_, several) => panic!("{} lengths", several.len()),
     }
 }

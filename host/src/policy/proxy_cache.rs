@@ -4,8 +4,8 @@
 //! The cache stores what an endpoint has sent, so a response from the cache passes the other
 //! policies as one from the endpoint does. Beyond Kong: a response is only given to requests that
 //! agree in the headers which it names in `Vary`; of requests that miss the same response at once,
-//! one fetches it, and the others wait for it; a client gets a part of a response if it asks for
-//! one, and word if it has the response already.
+//! one fetches it, and the others wait for it; a `Range` request is answered with 206, and a
+//! conditional request with 304.
 
 mod key;
 mod receive;
@@ -132,7 +132,7 @@ impl ProxyCache {
     fn is_for(&self, request: &Request<'_>) -> bool {
         let method = request.head.method.as_str();
         let is_named = self.config.request_method.iter().any(|m| m == method);
-        // The response to a change of protocol is no content.
+        // The response to an upgrade has no content to store.
         let upgrades = lists(&request.head.headers, &UPGRADE, "websocket");
         is_named
             && !upgrades
@@ -254,7 +254,7 @@ impl ProxyCache {
         self.go_on(request, identity, status, None)
     }
 
-    /// The response to be stored, without its body; `None` if it is none for the cache.
+    /// The response to be stored, without its body; `None` if it must not be stored.
     fn draft(&self, received: &Received<'_>, identity: Identity) -> Option<Stored> {
         let (status, headers) = (received.status, received.headers);
         let asked = received.request;

@@ -105,7 +105,7 @@ pub trait RequestBody {
     /// or one that is longer than another policy allows (see [`RequestBody::limit`]).
     fn read(&self, limit: usize) -> LocalBoxFuture<'_, Result<Option<Bytes>, Box<Answer>>>;
 
-    /// Has the request be answered with `refusal` once the client has sent more than `most` bytes,
+    /// Answers the request with `refusal` once the client has sent more than `most` bytes,
     /// even if the endpoint has a part of the body by then. Returns the answer if the client has
     /// sent more already.
     fn limit(&self, most: u64, refusal: Answer) -> Option<Answer>;

@@ -82,7 +82,7 @@ impl<V: Clone> Steps<V> {
     }
 }
 
-/// Headers. A value that is none for a header is left out, so that no text of a client can end a
+/// Headers. A value that a header cannot have is left out, so that no text of a client can end a
 /// header.
 impl Fields<String> for HeaderMap {
     fn has(&self, name: &str) -> bool {

@@ -27,8 +27,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long headers of the PROXY protocol and handshakes may go on when the gateway shuts down.
 const LAST_OPENINGS: Duration = Duration::from_secs(1);
 
-/// Numbers the connections of a worker. Those of other workers have other numbers, although no
-/// worker waits for the memory of another one.
+/// Allocates the numbers of a worker's connections: its index + 1, then steps of the number of
+/// workers. So they are unique in the process, and workers share no counter.
 #[derive(Debug)]
 pub(super) struct Numbers {
     next: Cell<u64>,
@@ -292,7 +292,7 @@ impl Admitted {
             }
         });
         match opened.await {
-            // The handshake was all that the authority wanted (RFC 8737, 3).
+            // An authority closes the connection after this handshake (RFC 8737, 3).
             Some(Ok((transport, _))) if transport.protocol() == Some(ACME_TLS) => {}
             Some(Ok((transport, named))) => {
                 drop(opening);

@@ -145,7 +145,7 @@ impl Backlog {
         self.0.last.load(Ordering::Relaxed)
     }
 
-    /// Has no other request be read from the connection.
+    /// Ends the connection after this request: no other one is read from it.
     pub(super) fn set_last(&self) {
         self.0.last.store(true, Ordering::Relaxed);
     }

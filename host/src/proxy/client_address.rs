@@ -1,4 +1,4 @@
-//! Who the client of a request is. The peer of its connection is a client, or a proxy in front of
+//! The address of a request's client. The peer of its connection is a client, or a proxy in front of
 //! clients that names them. Only proxies that the operator trusts name clients.
 //!
 //! Source: nginx, `ngx_http_realip_module`; Kong 3.9, `trusted_ips`.

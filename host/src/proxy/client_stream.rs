@@ -99,13 +99,13 @@ impl ClientStream {
         }
     }
 
-    /// Has these headers be added to responses.
+    /// Adds these headers to responses.
     pub(super) fn with_headers(mut self, headers: ResponseHeaders) -> Self {
         self.headers = headers;
         self
     }
 
-    /// Has the start of each head be kept, for the record of a request whose head cannot be read.
+    /// Keeps the start of each head, for the record of a request whose head cannot be read.
     pub(super) fn keep_heads(mut self) -> Self {
         self.head = Some(Vec::new());
         self
@@ -144,9 +144,8 @@ impl ClientStream {
         };
     }
 
-    /// Waits for the first bytes of a connection, and tells which protocol they begin. They can still
-    /// be read after that. A call that is dropped loses no bytes. Over TLS, the handshake has decided
-    /// it.
+    /// Returns the protocol of the connection: over TLS the one of the handshake, otherwise by its
+    /// first bytes, which can still be read. A call that is dropped loses no bytes.
     pub(super) async fn opening(&mut self) -> io::Result<Opening> {
         if let Transport::Tls(_) = self.stream {
             return match self.stream.protocol() {

@@ -10,8 +10,8 @@ use crate::access_log;
 use crate::config::{Listen, ResponseHeaders};
 use crate::tls::NegotiatedTls;
 
-/// Who the connection is from, and the listener that accepted it. Header values are made once for
-/// all requests.
+/// The peer of a connection, and the listener that accepted it. Header values are made once for all
+/// requests.
 pub(super) struct ConnectionInfo {
     /// The other end of the connection: a client, or a proxy in front of it.
     pub(super) peer: ClientAddress,

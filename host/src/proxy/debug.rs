@@ -40,7 +40,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// What these headers ask for, and may. The token is removed, so that it is in no record.
+    /// What these headers ask for and may get. The token is removed, so that it is in no record.
     pub(super) fn of(settings: &config::Proxy, headers: &mut HeaderMap) -> Self {
         let token = settings.debug_token.as_ref();
         let all = token.is_some_and(|token| {

@@ -33,9 +33,10 @@ use crate::{balancer, clock};
 use failure::Failure;
 use limits::Limits;
 
-/// How often a request may find that an endpoint has closed a connection in order before it, beside
-/// the tries of the request: one that it shares with others, as many at once do, and one that no
-/// request was sent on before, where the endpoint is at fault.
+/// How often a request is sent again, without counting as a try, because an endpoint closed its
+/// connection in order before processing it (RFC 9113, 6.8): on a connection that had served
+/// requests, of which many may end at once; and on a connection's first request, where the endpoint
+/// is at fault.
 const MOST_GONE_AWAY: (u32, u32) = (16, 2);
 
 /// A request that can be sent to one endpoint after another.

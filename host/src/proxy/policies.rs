@@ -38,7 +38,7 @@ pub(super) use recorder::{Made, Unread, record_unread};
 pub(super) struct Run {
     /// The policies that serve the request, in their order.
     chosen: Vec<Chosen>,
-    /// Who the request is from.
+    /// The consumer and the credential of the request.
     pub(super) subject: Subject,
     /// Number of steps of its chain whose policy is chosen.
     steps: usize,
@@ -85,7 +85,8 @@ impl Run {
         Self::without_route(policies, host, &inbound.parts.headers)
     }
 
-    /// The same of a request whose head could not be read. Its policies get its record.
+    /// The run of a request without a route, such as one whose head could not be read. Its policies
+    /// get its record.
     pub(super) fn without_route(
         policies: &Policies,
         host: Arc<str>,
@@ -116,7 +117,7 @@ impl Run {
         }
     }
 
-    /// Chooses the policies of the steps whose turn in the access phase does not come.
+    /// Chooses the policies of the steps that the access phase has not reached.
     fn choose_rest(&mut self, chain: &Chain, policies: &Policies) {
         while let Some(step) = chain.steps().get(self.steps) {
             self.choose(step, policies);

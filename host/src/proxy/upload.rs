@@ -45,7 +45,7 @@ pub(super) struct Upload {
     trailers: HeadLimit,
     pace: Pace,
     stage: Cell<Stage>,
-    /// When the body last made progress: with each piece, the stage is entered anew.
+    /// When the body last made progress.
     since: Cell<Instant>,
 }
 
@@ -261,7 +261,7 @@ impl Upload {
         }
     }
 
-    /// Has the request be answered with `refusal` once the client has sent more than `most` bytes.
+    /// Answers the request with `refusal` once the client has sent more than `most` bytes.
     /// Returns the answer if that has happened already.
     pub(super) fn limit(&self, most: u64, refusal: Answer) -> Option<Answer> {
         if self.received() > most {
@@ -292,7 +292,7 @@ impl Upload {
         self.pace.received.get()
     }
 
-    /// Whether the client has sent all of it, as far as was read.
+    /// Whether the client has sent all of it.
     pub(super) fn is_received(&self) -> bool {
         let incoming = self.incoming.borrow();
         incoming.as_ref().is_none_or(|incoming| {
@@ -341,7 +341,7 @@ impl Upload {
         self.stage.get()
     }
 
-    /// When the body last made progress: with each piece, the stage is entered anew.
+    /// When the body last made progress.
     pub(super) fn since(&self) -> Instant {
         self.since.get()
     }
@@ -455,7 +455,7 @@ impl Upload {
                     }
                 }
                 if let Some(trailers) = frame.trailers_ref() {
-                    // Over HTTP/1.1 they never come so far.
+                    // Over HTTP/1.1, `ClientStream` has refused larger ones.
                     if self.trailers.is_exceeded(0, trailers) {
                         self.enter(Stage::Broken);
                         return Poll::Ready(Some(Err(BodyError::Trailers)));

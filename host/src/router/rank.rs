@@ -11,7 +11,7 @@ use super::criteria::Closeness;
 /// rank is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
-    /// Kong's number.
+    /// Kong's 64-bit priority.
     pub(super) priority: u64,
     /// How closely the host matches.
     pub(super) closeness: Closeness,

@@ -15,7 +15,7 @@ use crate::snapshot::{Service, Snapshot};
 pub(super) struct Matched {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) route: Arc<StreamRoute>,
-    /// What the stream is.
+    /// The protocol of the stream.
     pub(super) protocol: StreamProtocol,
 }
 

@@ -16,7 +16,7 @@ use crate::policy::record::TryOutcome;
 use crate::snapshot::Service;
 use crate::upstream::{AffinityPolicy, Key, NoPeer, Try, Unplaced};
 
-/// What balancers may ask about a stream: who its client is.
+/// What balancers may ask about a stream: the address of its client.
 struct Facts {
     client: String,
 }

@@ -108,7 +108,7 @@ impl TokenLoad {
         let told = header.and_then(|name| facts::header(name)?.trim().parse().ok());
         let tokens = |bytes: u64| (bytes as f64 / options.bytes_per_token).ceil() as u32;
         let Some((bytes, is_cut)) = facts::prompt_length() else {
-            // All of another body counts.
+            // A body without a prompt counts in full.
             let all = || facts::body_length().map_or(0, |(seen, _)| seen + unseen());
             return Asked {
                 prompt: told.unwrap_or_else(|| tokens(all())),

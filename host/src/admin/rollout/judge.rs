@@ -3,7 +3,7 @@
 //! While a rollout is judged, each gateway counts its requests, and tells the totals with its own
 //! key. One gateway at a time has the task to judge them. If it dies, another one has the task once
 //! its lease has ended. A verdict is a write of the rollout's row, which is made only if the row is
-//! as it was. So even two gateways that both believe to have the task give one verdict.
+//! as it was. So even two gateways that both believe that they have the task give one verdict.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

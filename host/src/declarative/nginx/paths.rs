@@ -16,7 +16,7 @@ const PATTERNS: usize = 1_000_000;
 /// The range of the priorities above.
 const SPAN: usize = 10_000_000;
 
-/// What a location compares.
+/// How a location compares its text with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Comparison {
     Exact,

@@ -31,7 +31,7 @@ use crate::entity::Kind;
 /// Longest wait for etcd at the start of a gateway that has no copy.
 const FIRST_PATIENCE: Duration = Duration::from_secs(15);
 
-/// The same where there is a copy, and when it is tried again.
+/// Longest wait for etcd at the start of a gateway with a copy, and at each later attempt.
 pub(super) const READ_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Longest wait for the watch to tell what is known to have happened.

@@ -23,7 +23,8 @@ impl Components {
         self.0.get(&(balancer, digest.to_owned()))?.as_ref()
     }
 
-    /// Has those of `digests` that could not be loaded tried again. Returns whether there are any.
+    /// Tries to load those of `digests` again that could not be loaded. Returns whether there are
+    /// any.
     pub(super) fn forget_failed(&mut self, digests: &[String]) -> bool {
         let mut any = false;
         self.0.retain(|(_, digest), loaded| {
