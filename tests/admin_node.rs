@@ -200,7 +200,7 @@ fn the_cache_is_empty_and_there_is_no_document() {
 }
 
 #[test]
-fn what_has_no_meaning_here_says_so_and_what_kong_enterprise_has_is_not_found() {
+fn kongs_endpoints_without_meaning_give_the_reason_and_enterprise_ones_are_not_found() {
     let gateway = Gateway::start();
     for (path, reason) in [
         ("/clustering/data-planes", "hybrid mode"),

@@ -81,7 +81,7 @@ fn one_policy_of_several_that_allow_anonymous_requests_is_enough() {
 }
 
 #[test]
-fn a_last_policy_that_refuses_makes_one_of_several_necessary() {
+fn request_termination_for_the_anonymous_consumer_requires_one_authentication() {
     // As Kong documents it: anonymous requests are let through by all policies, and ended after them.
     let anonymous = json!({ "anonymous": "guest" });
     let (gateway, _backend) = with_both(anonymous.clone(), anonymous);

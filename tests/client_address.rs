@@ -185,7 +185,7 @@ fn a_route_for_https_takes_the_word_of_a_trusted_peer() {
 }
 
 #[test]
-fn an_entry_that_is_no_address_is_refused_in_the_words_of_kong() {
+fn an_invalid_address_is_refused_with_kongs_message() {
     let (status, said) = Setup::new()
         .arg("--trusted-ips", "10.0.0.0/8, localhost")
         .arg("--real-ip-header", "not a name")
@@ -312,7 +312,7 @@ fn a_connection_without_the_header_is_closed_and_counted() {
 }
 
 #[test]
-fn a_header_that_does_not_come_is_waited_for_as_long_as_the_head_of_a_request() {
+fn a_missing_proxy_protocol_header_times_out_like_a_request_head() {
     let setup = behind_a_proxy().arg("--client-header-timeout", "1");
     let (gateway, _backend) = with_backend(setup);
     let mut slow = Raw::connect(gateway.proxy);

@@ -70,7 +70,7 @@ fn a_user_whose_token_has_expired_gets_another_one() {
 }
 
 #[test]
-fn a_user_who_may_not_read_is_told_so() {
+fn missing_read_permission_is_reported() {
     let mut etcd = Etcd::start();
     etcd.require_users();
     for (user, password, reason) in [

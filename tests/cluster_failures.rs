@@ -417,7 +417,7 @@ fn clocks_that_are_hours_apart_change_nothing() {
 }
 
 #[test]
-fn a_change_whose_answer_was_lost_is_told_as_made_although_others_were_made_on_it() {
+fn a_change_whose_answer_was_lost_is_reported_as_made_although_others_were_made_on_it() {
     let etcd = Etcd::start();
     let relay = Relay::start(etcd.address(0));
     let a = etcd.gateway_through(&relay).start();

@@ -418,7 +418,7 @@ fn the_file_of_the_settings_is_loaded_at_the_start_on_sighup_and_when_it_changes
 }
 
 #[test]
-fn what_the_store_or_a_balancer_refuses_is_told_at_its_line() {
+fn what_the_store_or_a_balancer_refuses_is_reported_at_its_line() {
     let gateway = Gateway::start();
     let other = [("name", "taken"), ("url", "http://b.example")];
     gateway.admin("POST", "/services", &other).expect(201);

@@ -451,7 +451,7 @@ fn references_inside_an_entity_are_ids_or_nothing() {
 }
 
 #[test]
-fn what_is_there_twice_or_leads_nowhere_is_an_error_about_the_entity() {
+fn duplicates_and_dangling_references_are_errors_of_the_entity() {
     let gateway = start();
     let twice = json!({ "services": [
         { "name": "a", "host": "a", "tags": ["first"] },

@@ -39,7 +39,7 @@ fn trailers(fields: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_call_in_bytes_gets_its_trailers_behind_the_messages() {
+fn a_binary_call_gets_its_trailers_after_the_messages() {
     let server = Server::start(None);
     let gateway = gateway(server.address, json!({ "pass_stripped_path": true }));
     for content_type in ["application/grpc-web", "application/grpc-web+proto"] {

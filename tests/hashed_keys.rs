@@ -80,7 +80,7 @@ fn a_key_is_stored_and_shown_as_a_hash_and_names_its_consumer() {
 }
 
 #[test]
-fn a_lost_file_of_the_key_of_the_hashes_is_never_replaced_while_keys_need_it() {
+fn a_missing_hash_key_file_is_not_replaced_while_stored_keys_need_it() {
     let data = tempfile::tempdir().unwrap();
     let (gateway, _backend) = with_key_auth(setup(data.path(), "on"));
     let made = add_credential(&gateway, "a", "key-auth", json!({ "key": "k" }));

@@ -383,7 +383,7 @@ fn a_shutdown_does_not_wait_for_a_client_that_answers_no_ping() {
 }
 
 #[test]
-fn an_idle_connection_is_told_goodbye() {
+fn an_idle_connection_gets_a_goaway() {
     let setup = Setup::new().arg("--client-header-timeout", 1);
     let (gateway, _backend) = with_backend(setup);
     let mut frames = Frames::connect(gateway.proxy, &[]);

@@ -115,7 +115,7 @@ fn requests_at_the_same_time_share_connections_up_to_the_endpoints_limit_of_stre
 }
 
 #[test]
-fn a_limit_of_connections_is_none_of_requests() {
+fn max_connections_does_not_limit_requests_over_http2() {
     let backend = Backend::start_http2("b", 10);
     let gateway = gateway(&[backend.address]);
     let limits = json!({"pointsman": {"circuit_breakers": {"max_connections": 1}}});

@@ -208,7 +208,7 @@ fn entities_are_created_changed_deleted_and_restored() {
 }
 
 #[test]
-fn an_undo_spoils_neither_passwords_nor_the_changes_of_others() {
+fn an_undo_keeps_passwords_and_changes_of_others() {
     let gateway = setup().start();
     gateway
         .admin("POST", "/consumers", &[("username", "ann")])

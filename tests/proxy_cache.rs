@@ -301,7 +301,7 @@ fn a_response_larger_than_a_sixteenth_of_the_memory_is_not_stored() {
 }
 
 #[test]
-fn a_client_gets_a_part_of_a_stored_response_and_word_that_it_has_not_changed() {
+fn range_and_conditional_requests_are_answered_from_the_cache() {
     let origin = origin(|head| match head.contains("range") {
         true => format!("{PLAIN}content-range: bytes 0-1/4\r\n\r\n01").replace("200", "206"),
         false => PLAIN.replace("length: 2", "length: 4") + "etag: \"a\"\r\n\r\n0123",

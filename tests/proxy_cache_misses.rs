@@ -51,7 +51,7 @@ fn of_a_hundred_misses_at_once_one_asks_the_endpoint() {
 }
 
 #[test]
-fn those_that_wait_go_on_by_themselves_if_the_response_is_not_stored() {
+fn waiting_requests_ask_the_endpoint_if_the_response_is_not_stored() {
     let (origin, answer) = held();
     let setup = Setup::new().arg("--proxy-cache-lock-timeout", 3_600_000);
     let gateway = cached_with(setup, &origin, json!({}));
@@ -109,7 +109,7 @@ fn a_response_that_grows_too_long_makes_no_request_wait() {
 }
 
 #[test]
-fn those_that_wait_go_on_by_themselves_if_the_first_takes_too_long_or_leaves() {
+fn waiting_requests_ask_the_endpoint_if_the_first_takes_too_long_or_leaves() {
     let (origin, answer) = held();
     let setup = Setup::new().arg("--proxy-cache-lock-timeout", 50);
     let gateway = cached_with(setup, &origin, json!({}));

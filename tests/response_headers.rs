@@ -51,7 +51,7 @@ fn only_the_headers_of_the_setting_are_sent() {
 }
 
 #[test]
-fn endpoints_are_told_the_id_unless_that_is_switched_off() {
+fn endpoints_are_sent_the_id_unless_that_is_switched_off() {
     let sent = [("x-kong-request-id", "from-the-client")];
     let (gateway, _backend) = with_backend(Setup::new());
     let told = received(gateway.get_with("/", &sent));
@@ -190,7 +190,7 @@ fn a_request_with_the_token_tells_what_has_happened() {
 }
 
 #[test]
-fn without_the_token_nothing_is_told() {
+fn without_the_token_no_debug_header_is_sent() {
     let (gateway, _backend) = with_backend(Setup::new().arg("--debug-token", TOKEN));
     let (other, _other_backend) = with_backend(Setup::new());
     for (gateway, token) in [

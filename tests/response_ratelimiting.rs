@@ -63,7 +63,7 @@ fn the_endpoint_says_what_a_request_counts() {
 }
 
 #[test]
-fn the_endpoint_is_told_what_is_left() {
+fn the_endpoint_is_sent_what_is_left() {
     let (gateway, _backend) = costing("x-kong-limit", "videos=2");
     let limits = json!({ "videos": { "day": 5, "year": 100 } });
     limit(&gateway, &json!({ "limits": limits }));

@@ -147,7 +147,7 @@ fn a_document_tells_why_a_stream_has_failed_and_which_name_it_asked_for() {
 }
 
 #[test]
-fn a_format_that_is_none_is_refused_with_what_is_accepted() {
+fn an_invalid_format_is_refused() {
     let (_, said) = Setup::new()
         .arg("--proxy-stream-access-log", "/tmp/streams.log")
         .arg("--proxy-stream-access-log-format", "$request")

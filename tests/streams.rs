@@ -346,7 +346,7 @@ fn the_admin_api_shows_the_listeners_of_streams() {
 }
 
 #[test]
-fn an_endpoint_is_told_the_client_by_the_proxy_protocol() {
+fn an_endpoint_is_sent_the_client_by_the_proxy_protocol() {
     let gateway = listening("127.0.0.1:0").start();
     let server = RawServer::start(|_, mut raw| {
         let header = raw.read_until("\r\n");

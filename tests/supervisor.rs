@@ -31,7 +31,7 @@ impl Supervisor {
 }
 
 #[test]
-fn a_supervisor_is_told_that_a_gateway_is_ready_when_all_of_it_is() {
+fn a_supervisor_is_notified_once_all_of_a_gateway_is_ready() {
     let folder = tempfile::tempdir().unwrap();
     let (socket, file) = (folder.path().join("notify"), folder.path().join("kong.yml"));
     let supervisor = Supervisor::at(&socket);

@@ -60,7 +60,7 @@ fn a_426_names_the_protocols_and_a_407_what_is_asked_for() {
 }
 
 #[test]
-fn a_response_with_two_lengths_is_none() {
+fn a_response_with_two_lengths_is_502() {
     let server = RawServer::responding_with(
         "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     );

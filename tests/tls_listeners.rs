@@ -104,7 +104,7 @@ fn the_settings_may_give_the_certificates_of_the_listeners() {
 }
 
 #[test]
-fn a_request_in_clear_text_on_a_port_for_tls_is_told_so() {
+fn a_request_in_clear_text_on_a_port_for_tls_is_answered_400() {
     let gateway = setup()
         .arg("--admin-listen", "127.0.0.1:0, 127.0.0.1:0 ssl")
         .start();

@@ -101,7 +101,7 @@ fn once_is_a_table_of_routes_upstreams_and_targets() {
 }
 
 #[test]
-fn a_gateway_that_is_not_there_or_wants_a_token_is_told() {
+fn a_gateway_that_is_not_there_or_wants_a_token_is_reported() {
     let made = Command::new(env!("CARGO_BIN_EXE_pointsman"))
         .args(["admin-token", "graphs", "--read-only"])
         .output();
@@ -223,7 +223,7 @@ fn a_terminal_is_drawn_ordered_resized_and_put_back() {
 }
 
 #[test]
-fn a_gateway_that_is_stuck_is_not_shown_as_if_it_were_not() {
+fn a_stuck_gateway_is_shown_as_silent() {
     let (gateway, _backends) = with_two_upstreams();
     let mut top = Watched::start(&gateway, 100, 30);
     top.wait_for("UPSTREAM");

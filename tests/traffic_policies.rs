@@ -94,7 +94,7 @@ fn a_status_without_a_name_has_no_reason_phrase() {
 }
 
 #[test]
-fn a_client_that_waits_for_consent_to_send_too_much_does_not_get_it() {
+fn a_client_that_waits_for_100_continue_to_send_too_much_does_not_get_it() {
     let (gateway, backend) = with_backend(Setup::new());
     let config = json!({ "allowed_payload_size": 2, "size_unit": "bytes" });
     add(&gateway, "request-size-limiting", &config);

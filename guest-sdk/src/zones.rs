@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_no_endpoint_has_is_told_once() {
+    fn a_label_that_no_endpoint_has_is_logged_once() {
         let mut zones = zones(Some("zone:c"), None);
         let mut told = |zones_of: &[bool]| {
             let table = table(zones_of, &vec![0; zones_of.len()]);

@@ -155,7 +155,7 @@ fn without_endpoints_no_instance_is_made() {
 /// Each of these guests misbehaves sooner or later, and still each pick gets an endpoint. The test
 /// runs on a tokio thread, as a worker does, where the WASI of wasmtime-wasi would panic.
 #[test]
-fn whatever_a_guest_does_there_is_an_endpoint() {
+fn no_guest_fault_costs_a_pick() {
     let (_folder, engine) = engine();
     type Kind = fn(&Faults) -> u64;
     let cases: [(&str, Kind); 8] = [

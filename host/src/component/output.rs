@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_words_are_those_of_the_panic_or_the_last_lines() {
+    fn a_fault_quotes_the_panic_or_the_last_lines() {
         let words = |pieces: &[&str]| {
             let (mut output, _) = voice();
             for piece in pieces {

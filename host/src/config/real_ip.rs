@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn without_entries_nobody_is_trusted() {
+    fn no_peer_is_trusted_by_default() {
         for trusted in [TrustedIps::default(), TrustedIps::parse(&[]).unwrap()] {
             assert!(trusted.is_empty() && !trusted.contain_unix() && !trusted.contain_all());
             assert!(!trusted.contain("127.0.0.1".parse().unwrap()));

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_are_told_the_id_unless_off_comes_first() {
+    fn endpoints_are_sent_the_id_unless_off_comes_first() {
         let parse = ResponseHeaders::parse_upstream;
         assert_eq!(parse(&["x-kong-request-id"]), Ok(true));
         assert_eq!(parse(&["X-Kong-Request-Id", "off"]), Ok(true));

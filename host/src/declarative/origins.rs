@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_told_of_what_it_was_made_of() {
+    fn each_mistake_is_reported_at_what_it_was_made_of() {
         let document = "_format_version: '3.0'\nservices:\n- {name: s, host: h}\n";
         assert_eq!(checked(document).unwrap(), document);
         let wrong = checked(

@@ -327,7 +327,7 @@ fn a_secret_that_is_there_twice_is_not_told() {
 }
 
 #[test]
-fn an_unknown_name_is_told_with_the_one_that_is_probably_meant() {
+fn an_unknown_name_is_reported_with_the_one_that_is_probably_meant() {
     let text = "servces: []
 services:
 - name: s
@@ -348,7 +348,7 @@ services:
 }
 
 #[test]
-fn the_number_of_mistakes_that_are_told_has_a_bound() {
+fn the_number_of_reported_mistakes_has_a_bound() {
     let text: String = (0..1500)
         .map(|number| format!("- name: s{number}\n"))
         .collect();

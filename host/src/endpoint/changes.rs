@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_told_once() {
+    fn each_change_is_reported_once() {
         let table = table(5);
         let before = [request(&table, 1), request(&table, 1)];
         let mut changes = Changes::new(Arc::clone(&table));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn all_positions_are_told_once_there_are_too_many_notes() {
+    fn all_positions_are_reported_once_there_are_too_many_notes() {
         let table = table(3);
         let mut changes = Changes::new(Arc::clone(&table));
         for turn in 0..500 {

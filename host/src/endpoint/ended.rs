@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_try_is_told_of_once_with_what_was_noted() {
+    fn a_try_is_reported_once_with_what_was_noted() {
         let told = Arc::<Told>::default();
         let mut in_flight = tried(&told);
         let headers = [(RETRY_AFTER, "30".parse().unwrap())];

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_told_in_the_words_of_kong() {
+    fn what_is_missing_or_wrong_is_reported_with_kongs_messages() {
         let ((cert, key), (other, _)) = (issued(), issued());
         for (certificates, keys, told) in [
             (vec![&*cert], vec![], "admin_ssl_cert_key must be specified"),

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_told_each_limit_and_the_tightest_one() {
+    fn the_client_is_sent_each_limit_and_the_tightest_one() {
         // 10 seconds into a minute, 10 minutes and 10 seconds into an hour.
         let now = 1_700_000_000 / 3600 * 3600 + 610;
         let (allowed, _, headers) =

@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_the_gateway_has_to_be_accepted() {
+    fn over_http2_the_accept_header_must_match_the_gateways_key() {
         let request = request(Version::HTTP_2);
         let answer = |accept: Option<&'static str>| {
             let mut answer = headers(&[("upgrade", "websocket")]);

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_told_the_shorter_lifetime_of_tickets() {
+    fn a_client_is_sent_the_shorter_lifetime_of_tickets() {
         let lifetime = |timeout| {
             let sessions = ring::Ticketer::new().unwrap();
             Expiring { sessions, timeout }.lifetime()

@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn totals_that_are_told_again_count_once() {
+    fn totals_that_are_reported_again_count_once() {
         let trial = trial(json!({ "max_error_percent": 50 }));
         let mut judge = Judge::new();
         for requests in [4, 4, 6] {
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_of_another_rollout_does_not_count() {
+    fn what_is_reported_of_another_rollout_does_not_count() {
         let mut other = trial(json!({}));
         other.id = Uuid::from_u128(8);
         let mut judge = Judge::new();

@@ -32,7 +32,7 @@ fn said(journal: &Journal) -> Vec<String> {
 }
 
 #[test]
-fn tries_are_told_of_in_the_order_of_their_ends_before_the_next_pick() {
+fn tries_are_reported_in_the_order_of_their_ends_before_the_next_pick() {
     let (_folder, engine) = shared_engine();
     let (balancer, journal) = with_outcomes(&engine, "in-order");
     let [first, second, third] = [1, 2, 3].map(|number| placed(&balancer, number));
@@ -56,7 +56,7 @@ fn tries_are_told_of_in_the_order_of_their_ends_before_the_next_pick() {
 }
 
 #[test]
-fn a_shared_balancer_is_told_at_once_unless_a_pick_holds_the_lock() {
+fn ended_tries_are_reported_at_once_unless_a_pick_holds_the_lock() {
     let (_folder, engine) = shared_engine();
     let (balancer, journal) = with_outcomes(&engine, "at-once");
     let balancer = balancer.shared();

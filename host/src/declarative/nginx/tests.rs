@@ -69,7 +69,7 @@ fn an_escaped_slash_leads_past_no_location_that_refuses() {
 }
 
 #[test]
-fn an_escaped_character_leads_past_no_location_that_names_it() {
+fn an_escaped_character_cannot_bypass_a_location() {
     let (document, left) = convert_nginx(
         "server { location / { proxy_pass http://c; } location /a:b { deny all; }
             location /c@d { proxy_pass http://c; } }",

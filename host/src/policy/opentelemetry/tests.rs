@@ -168,7 +168,7 @@ fn settings_say_which_formats_endpoints_get() {
 }
 
 #[test]
-fn an_endpoint_is_told_the_span_of_the_last_try_or_that_of_the_request() {
+fn an_endpoint_is_sent_the_span_of_the_last_try_or_that_of_the_request() {
     let w3c = format!("00-{TRACE}-{SPAN}-01");
     let sent = [("traceparent", &*w3c)];
     let (headers, trace) = propagated(&policy(json!({}), Instrumentations::ALL), &sent);

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_the_response_is_told_so() {
+    fn a_client_that_has_the_response_gets_a_304() {
         let later = "Tue, 02 Jan 2001 00:00:00 GMT";
         let earlier = "Sun, 31 Dec 2000 00:00:00 GMT";
         for (lines, expected) in [

@@ -41,7 +41,7 @@ fn screen(columns: usize, rows: usize) -> Screen {
 }
 
 #[test]
-fn a_table_has_all_parts_and_nothing_that_a_terminal_obeys() {
+fn a_table_is_complete_and_has_no_control_characters() {
     let text = screen(120, usize::MAX).lines(&overview(2)).join("\n");
     assert!(!text.contains('\u{1b}'), "{text}");
     assert!(!text.contains("q quit"), "{text}");

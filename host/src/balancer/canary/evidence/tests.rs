@@ -85,7 +85,7 @@ fn a_ratio_waits_for_enough_requests_of_both() {
 
 /// One failure compared with none is no ratio.
 #[test]
-fn a_rate_below_one_of_the_smallest_sample_counts_as_that() {
+fn an_error_rate_below_one_in_min_requests_counts_as_one_in_min_requests() {
     let mut case = Case::new();
     case.requests(Side::Stable, 1900, 0, 1);
     case.requests(Side::Canary, 100, 2, 1);

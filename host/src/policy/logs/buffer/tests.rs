@@ -101,7 +101,7 @@ fn weigh_all(buffer: &mut Buffer<(u64, bool)>) {
 }
 
 #[test]
-fn bytes_are_bounded_and_an_entry_longer_than_all_may_be_is_refused() {
+fn bytes_are_bounded_and_an_entry_larger_than_the_buffer_is_refused() {
     let now = Instant::now();
     let mut buffer = Buffer::new(Limits {
         bytes: Some(10),

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn failures_are_told_at_a_bounded_rate_with_their_number() {
+fn failures_are_logged_at_a_bounded_rate_with_their_number() {
     let start = Instant::now();
     let mut failures = Failures::default();
     let first = failures.note(start, "no disk", 2);
