@@ -46,7 +46,7 @@ const MUCH: usize = MOST_WAITING / 8;
 const NICE: i32 = 5;
 
 /// Shortest time between two log lines about lines that cannot be written.
-const NOTE: Duration = Duration::from_secs(10);
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The access log of the proxy.
 #[derive(Debug)]
@@ -401,7 +401,7 @@ impl Writing {
 
     fn note(&mut self, error: &io::Error, lost: u64) {
         let now = Instant::now();
-        if self.noted.is_none_or(|noted| now - noted >= NOTE) {
+        if self.noted.is_none_or(|noted| now - noted >= WARN_INTERVAL) {
             self.noted = Some(now);
             let log = self.sink.name();
             tracing::warn!(

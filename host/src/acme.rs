@@ -42,7 +42,7 @@ const AT_A_TIME: usize = 4;
 const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 
 /// Shortest time between two certificates of a name, whatever the authority suggests.
-const PAUSE: Duration = Duration::from_secs(60 * 60);
+const MIN_ISSUE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 /// Requests certificates and renews them.
 pub struct Acme {
@@ -248,7 +248,7 @@ impl Acme {
                     None => renewal(not_before, not_after, days),
                     Some(suggested) => {
                         let due = suggested_renewal(not_before, not_after, days, suggested);
-                        let earliest = state.issued.map(|issued| issued + PAUSE);
+                        let earliest = state.issued.map(|issued| issued + MIN_ISSUE_INTERVAL);
                         due.max(earliest.unwrap_or(due))
                     }
                 };

@@ -120,7 +120,7 @@ const BODY_LIMIT: usize = 10 << 20;
 /// How long the data plane may take to apply a stored change before the log reports a delay. It
 /// usually takes part of a millisecond. A name that does not resolve takes as long as the wait for
 /// the resolver, and a component that has to be compiled again takes longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SLOW_APPLY: Duration = Duration::from_secs(10);
 
 /// Where the description of the Admin API is.
 const OPENAPI: &str = "/openapi.json";
@@ -213,7 +213,7 @@ impl Admin {
     /// compiler of snapshots stops.
     async fn wait_for(&self, revision: Revision) {
         let mut applied = pin!(self.published.applied(revision));
-        if tokio::time::timeout(PATIENCE, applied.as_mut())
+        if tokio::time::timeout(SLOW_APPLY, applied.as_mut())
             .await
             .is_err()
         {

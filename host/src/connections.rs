@@ -32,7 +32,7 @@ const WORKER: usize = 4;
 const RESERVE: (usize, usize) = (16, 1024);
 
 /// Least number of descriptors that has to be free at the start: fewer cannot be divided.
-const LEAST: usize = 16;
+const MIN_FREE: usize = 16;
 
 /// How long bytes of a refused client are read, before and after the response.
 const REFUSAL: Duration = Duration::from_secs(1);
@@ -174,11 +174,11 @@ impl ConnectionLimits {
 
     fn divide(files: usize, taken: usize, wanted: WantedLimits) -> anyhow::Result<Self> {
         let left = files.saturating_sub(taken);
-        if left < LEAST {
+        if left < MIN_FREE {
             bail!(
                 "the limit of open files is {files}, of which {taken} are needed before the first \
                  connection: raise it to {} at least (ulimit -n, or LimitNOFILE= of systemd)",
-                taken + LEAST
+                taken + MIN_FREE
             );
         }
         let reserve = (left / 4).clamp(RESERVE.0, RESERVE.1).min(left / 2);

@@ -43,7 +43,7 @@ pub use check::check;
 use listeners::AllListeners;
 use program::Program;
 use reload::Reload;
-use signals::{Asked, Signals};
+use signals::{SignalAction, Signals};
 use stores::{cannot_open, open_store};
 use takeover::Predecessor;
 use tls::{ListenerTls, client_certificate};
@@ -327,10 +327,10 @@ async fn serve(
     let reason = loop {
         tokio::select! {
             asked = signals.next() => match asked {
-                Asked::End(signal) => break signal,
-                Asked::Reload => reload_asked.notify_one(),
-                Asked::Reopen => access_logs.reopen(),
-                Asked::Replace => program.start_successor(),
+                SignalAction::End(signal) => break signal,
+                SignalAction::Reload => reload_asked.notify_one(),
+                SignalAction::Reopen => access_logs.reopen(),
+                SignalAction::Replace => program.start_successor(),
             },
             Ok(pid) = &mut successor => {
                 if let Some(pid) = pid {

@@ -15,10 +15,10 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 /// The longest rest that is read, in bytes. For a longer one, a new connection costs less.
-const MOST: u64 = 64 * 1024;
+const MAX_REST: u64 = 64 * 1024;
 
 /// How long the response waits for the rest.
-const PATIENCE: Duration = Duration::from_secs(1);
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The result of polling a body for a frame.
 pub(crate) type PolledFrame<E = hyper::Error> = Poll<Option<Result<Frame<Bytes>, E>>>;
@@ -30,12 +30,12 @@ pub(crate) async fn discard<E>(
     least: u64,
     mut poll: impl FnMut(&mut Context<'_>) -> PolledFrame<E>,
 ) -> bool {
-    if least > MOST {
+    if least > MAX_REST {
         return false;
     }
     let reading = async {
         let mut read = 0;
-        while read <= MOST {
+        while read <= MAX_REST {
             match std::future::poll_fn(&mut poll).await {
                 None => return true,
                 Some(Err(_)) => return false,
@@ -44,7 +44,7 @@ pub(crate) async fn discard<E>(
         }
         false
     };
-    let read = tokio::time::timeout(PATIENCE, reading).await;
+    let read = tokio::time::timeout(READ_TIMEOUT, reading).await;
     read.unwrap_or(false)
 }
 

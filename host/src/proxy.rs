@@ -225,7 +225,7 @@ async fn answer_to(
         is_answered: false,
     };
     let sent = worker.settings.headers;
-    let asked = debug::Asked::of(&worker.settings, &mut inbound.parts.headers);
+    let asked = debug::DebugScope::of(&worker.settings, &mut inbound.parts.headers);
     if asked.any() || inbound.wants().trace {
         inbound.trace = Some(Box::default());
     }

@@ -20,11 +20,11 @@ pub enum Arguments {
     Start(Start),
     /// Shows the rollout and its figures, or how the last one has ended; the exit code is 2 if it
     /// broke a bound
-    Status(Asked),
+    Status(GatewayArguments),
     /// Has the rollout take effect at all gateways
-    Promote(Asked),
+    Promote(GatewayArguments),
     /// Has the gateways of the channel return to what the others have
-    FallBack(Asked),
+    FallBack(GatewayArguments),
 }
 
 /// Starts a rollout
@@ -75,7 +75,7 @@ struct Bounds {
 
 /// Which gateway is asked
 #[derive(Debug, Args)]
-pub struct Asked {
+pub struct GatewayArguments {
     #[command(flatten)]
     gateway: Gateway,
 }

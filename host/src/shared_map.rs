@@ -14,10 +14,10 @@ use foldhash::HashMap;
 use foldhash::quality::RandomState;
 
 /// Largest average number of entries of a shard. With more, the number of shards is doubled.
-const MOST: usize = 64;
+const MAX_SHARD_MEAN: usize = 64;
 
 /// Smallest average number of entries of a shard. With fewer, the number of shards is halved.
-const LEAST: usize = 16;
+const MIN_SHARD_MEAN: usize = 16;
 
 /// A hash map whose copies share their common entries.
 ///
@@ -92,7 +92,7 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
         let shard = self.shard_of(&key);
         if self.shard_mut(shard).insert(key, value).is_none() {
             self.len += 1;
-            if self.len > MOST * self.shards.len() {
+            if self.len > MAX_SHARD_MEAN * self.shards.len() {
                 self.divide(2 * self.shards.len());
             }
         }
@@ -119,7 +119,7 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
         self.get(key)?;
         let old = self.shard_mut(self.shard_of(key)).remove(key)?;
         self.len -= 1;
-        if self.len < LEAST * self.shards.len() && self.shards.len() > 1 {
+        if self.len < MIN_SHARD_MEAN * self.shards.len() && self.shards.len() > 1 {
             self.divide(self.shards.len() / 2);
         }
         Some(old)
@@ -217,10 +217,13 @@ mod tests {
             let old = map.clone();
             map.insert(key, 0);
             let copied = map.copied_since(&old);
-            assert!((1..=3 * MOST).contains(&copied), "{copied} entries copied");
+            assert!(
+                (1..=3 * MAX_SHARD_MEAN).contains(&copied),
+                "{copied} entries copied"
+            );
             let old = map.clone();
             map.remove(&key);
-            assert!(map.copied_since(&old) <= 3 * MOST);
+            assert!(map.copied_since(&old) <= 3 * MAX_SHARD_MEAN);
         }
         let same = map.clone();
         assert_eq!(map.remove(&0), None);

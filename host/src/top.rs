@@ -19,13 +19,13 @@ use screen::{Looks, Screen};
 use terminal::{Key, Terminal};
 
 /// How long the first figures are awaited without a terminal. They come every second.
-const PATIENCE: Duration = Duration::from_secs(15);
+const FIRST_FIGURES_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Columns of a table that is not for a terminal.
 const COLUMNS: usize = 120;
 
 /// How often the size of the terminal is looked at while nothing else happens.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long no figures may come before the operator is told. They come every second.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -73,10 +73,10 @@ pub fn top(arguments: &Arguments) -> anyhow::Result<()> {
 /// Prints the figures of one second.
 fn once(feed: &Feed, mut overview: Overview) -> anyhow::Result<()> {
     follow(feed, &mut overview)?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + FIRST_FIGURES_TIMEOUT;
     while overview.is_incomplete() && Instant::now() < end {
         feed.want(overview.chosen());
-        if let Some(news) = feed.next(LOOK)? {
+        if let Some(news) = feed.next(POLL_INTERVAL)? {
             overview.take(news);
         }
     }
@@ -93,7 +93,7 @@ fn once(feed: &Feed, mut overview: Overview) -> anyhow::Result<()> {
 
 /// Waits for the first figures. An upstream that the operator has named has to be among them.
 fn follow(feed: &Feed, overview: &mut Overview) -> anyhow::Result<()> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + FIRST_FIGURES_TIMEOUT;
     while !overview.has_figures() {
         match feed.next(end.saturating_duration_since(Instant::now()))? {
             Some(news) => overview.take(news),
@@ -142,7 +142,7 @@ fn watch(feed: &Feed, overview: &mut Overview, looks: Looks) -> anyhow::Result<(
             drawn = None;
         }
         // Keys are answered at once, and figures within this time.
-        let Some(key) = terminal.key(LOOK)? else {
+        let Some(key) = terminal.key(POLL_INTERVAL)? else {
             continue;
         };
         match key {

@@ -15,7 +15,7 @@ use super::text::count;
 use crate::config;
 
 /// How long the thread waits before it tries again to write to a pipe or a socket that takes nothing.
-const PAUSE: Duration = Duration::from_millis(20);
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where lines are written to.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl Sink {
 
 /// Waits a moment, and says what to do then.
 fn wait(shared: &Shared) -> Next {
-    std::thread::park_timeout(PAUSE);
+    std::thread::park_timeout(RETRY_PAUSE);
     if shared.is_late.load(Ordering::Acquire) {
         Next::GiveUp
     } else if shared.reopens.swap(false, Ordering::AcqRel) {

@@ -20,7 +20,7 @@ use crate::dns::Resolver;
 use crate::tls::{HTTP_1_1, Trust, server_name};
 
 /// Longest time for a request and its response.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Largest body of a response, in bytes. A chain of certificates has some thousand.
 const LARGEST: usize = 1 << 20;
@@ -41,7 +41,7 @@ impl HttpClient for Http {
         let resolver = Arc::clone(&self.resolver);
         Box::pin(async move {
             let uri = request.uri().clone();
-            let sent = tokio::time::timeout(PATIENCE, send(request, &resolver)).await;
+            let sent = tokio::time::timeout(REQUEST_TIMEOUT, send(request, &resolver)).await;
             let sent = sent.unwrap_or_else(|_| Err("no answer within 30 s".into()));
             sent.map_err(|why| Error::Other(format!("{uri}: {why}").into()))
         })

@@ -14,7 +14,7 @@ use super::challenges::{Challenges, Offered};
 use super::renewal_info::CertificateId;
 
 /// Longest time that the authority may take to verify a name, and to sign a certificate.
-const PATIENCE: Duration = Duration::from_secs(90);
+const AUTHORITY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A certificate with the chain behind it, and its key, in PEM.
 pub(super) struct Issued {
@@ -69,7 +69,7 @@ pub(super) async fn certificate(
     }
     let mut order = account.new_order(&order).await?;
     let offered = answer(&mut order, name, failures, challenges).await?;
-    let policy = RetryPolicy::new().timeout(PATIENCE);
+    let policy = RetryPolicy::new().timeout(AUTHORITY_TIMEOUT);
     match order.poll_ready(&policy).await {
         Ok(OrderStatus::Invalid) => return Err(refusal(&mut order).await),
         Ok(_) => {}

@@ -36,7 +36,7 @@ const KIND: Kind = Kind::Balancer;
 
 /// Pause before a failed write is tried again, and between two checks of whether a canary has
 /// placed enough requests to have passed.
-const PAUSE: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn endpoint() -> ApiEndpoint {
     (
@@ -232,7 +232,7 @@ async fn passes(canary: &Canary) {
     let left = end.duration_since(SystemTime::now());
     tokio::time::sleep(left.unwrap_or_default()).await;
     while !canary.is_judged() {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
@@ -331,7 +331,7 @@ async fn conclude(admin: &Admin, canary: &Canary, state: CanaryState, reason: Op
                     state,
                     "cannot store the outcome of a canary: {cause}"
                 );
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(CHECK_INTERVAL).await;
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::entity::{Kind, Row};
 
 /// How many changes are kept.
-const KEPT: usize = 20;
+const MAX_CHANGES: usize = 20;
 
 /// The last changes by this gateway, the oldest first. They are lost with the process; the log has
 /// all of them.
@@ -38,7 +38,7 @@ fn keep(text: &str) {
     let token = TOKEN.try_with(Clone::clone).ok();
     let change = json!({ "at": clock::unix_millis(), "what": text, "by": token });
     let mut recent = RECENT.lock();
-    if recent.len() == KEPT {
+    if recent.len() == MAX_CHANGES {
         recent.pop_front();
     }
     recent.push_back(change);

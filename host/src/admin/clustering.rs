@@ -23,13 +23,13 @@ use crate::node;
 use crate::store::{Node, Nodes, Revision};
 
 /// Longest wait of `?wait=all`.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause between two looks at the others.
-const PAUSE: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shortest pause between two looks for the gateways that are alive.
-const LOOK: Duration = Duration::from_secs(1);
+const MIN_LIST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause for each gateway, so that all of them look a hundred times a second at the most.
 const LOOK_FOR_EACH: Duration = Duration::from_millis(10);
@@ -120,7 +120,7 @@ pub async fn announce(admin: Admin) {
                 *node = Node { figures, ..present };
             });
             // Many commits in a row are told together.
-            sleep(PAUSE).await;
+            sleep(POLL_INTERVAL).await;
         }
     };
     let judging = rollout::judge(&admin, &*nodes, &sender);
@@ -140,8 +140,8 @@ pub async fn announce(admin: Admin) {
 async fn look_for_peers(nodes: &dyn Nodes) {
     loop {
         node::PEERS.wished().await;
-        let mut pause = LOOK;
-        if let Ok(Ok(ids)) = timeout(PATIENCE, nodes.ids()).await {
+        let mut pause = MIN_LIST_INTERVAL;
+        if let Ok(Ok(ids)) = timeout(WAIT_TIMEOUT, nodes.ids()).await {
             let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
             pause = pause.max(LOOK_FOR_EACH.saturating_mul(count));
             node::PEERS.set(ids);
@@ -189,8 +189,8 @@ fn of_this(admin: &Admin, revision: Revision) -> Node {
 }
 
 /// With `?wait=all`, a change is answered once it is in effect at every gateway that is alive, or
-/// after [`PATIENCE`]. A header names those at which it is not, and those that have left the list
-/// before they had it.
+/// after [`WAIT_TIMEOUT`]. A header names those at which it is not, and those that have left the
+/// list before they had it.
 pub(super) async fn wait_for_all(
     State(admin): State<Admin>,
     request: Request,
@@ -229,7 +229,7 @@ pub(super) async fn wait_for_all(
 /// Waits until a commit is in effect at every gateway that is alive. Returns the ids of those at
 /// which it is not, or why they are not known.
 async fn without(nodes: &dyn Nodes, revision: Revision) -> String {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + WAIT_TIMEOUT;
     let mut waiting = Waiting::default();
     loop {
         let listed = nodes.list().await;
@@ -238,13 +238,13 @@ async fn without(nodes: &dyn Nodes, revision: Revision) -> String {
             waiting.look(&nodes, revision);
         }
         let is_done = is_known && waiting.late.is_empty();
-        if is_done || Instant::now() + PAUSE > deadline {
+        if is_done || Instant::now() + POLL_INTERVAL > deadline {
             return match is_known {
                 true => waiting.shown(),
                 false => "unknown".to_owned(),
             };
         }
-        sleep(PAUSE).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -129,7 +129,7 @@ async fn import(State(admin): State<Admin>, request: Request) -> Result<Response
     let imported = match imported(&importer, Document::Text(&document), aim).await {
         Ok(imported) => imported,
         Err(Unloaded::Invalid(invalid)) => return Ok(invalid.response(true)),
-        Err(Unloaded::For(error)) => return Err(error),
+        Err(Unloaded::Other(error)) => return Err(error),
     };
     in_effect(&admin, &imported).await;
     Ok(Json(json!({ "changes": imported.differences })).into_response())
@@ -200,7 +200,7 @@ struct Invalid {
 /// Why a document is not loaded.
 enum Unloaded {
     Invalid(Invalid),
-    For(Error),
+    Other(Error),
 }
 
 /// Imports a document.
@@ -215,7 +215,7 @@ async fn imported(
         Err(refused) => refused,
     };
     Err(match refused {
-        Refused::For(error) => Unloaded::For(error),
+        Refused::Other(error) => Unloaded::Other(error),
         Refused::Mistakes(mistakes) => {
             let parsed = document.parsed();
             let told = parsed.map(|text| mistakes.told(&text.lines()));
@@ -288,7 +288,7 @@ async fn load(State(admin): State<Admin>, request: Request) -> Result<Response, 
     let imported = match imported(&importer, document, Aim::Change).await {
         Ok(imported) => imported,
         Err(Unloaded::Invalid(invalid)) => return Ok(invalid.response(flags.flatten_errors)),
-        Err(Unloaded::For(error)) => return Err(error),
+        Err(Unloaded::Other(error)) => return Err(error),
     };
     admin.loaded.set(&imported, hash);
     in_effect(&admin, &imported).await;
@@ -382,7 +382,7 @@ async fn import_text(
     let aim = Aim::of_trial(is_trial);
     let imported = importer.import(configuration, aim).await;
     imported.map_err(|refused| match refused {
-        Refused::For(error) => error.message(),
+        Refused::Other(error) => error.message(),
         Refused::Mistakes(mistakes) => match Text::read(text, syntax) {
             Ok(read) => mistakes.told(&read.lines()).join("\n"),
             Err(why) => why,

@@ -12,7 +12,7 @@ use crate::entity::Kind;
 use crate::store::{Change, Commit, Error, Stored, Write};
 
 /// Pause after a removal that failed.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Removes rows when they expire, for as long as the store runs.
 pub async fn remove_expired(admin: Admin, mut commits: UnboundedReceiver<Commit>) {
@@ -37,7 +37,7 @@ pub async fn remove_expired(admin: Admin, mut commits: UnboundedReceiver<Commit>
                     Ok(()) => ends.set(kind, id, None),
                     Err(error) => {
                         tracing::warn!("an expired {} cannot be removed: {error}", kind.name());
-                        tokio::time::sleep(PAUSE).await;
+                        tokio::time::sleep(RETRY_PAUSE).await;
                     }
                 }
             }

@@ -240,7 +240,7 @@ impl Importer {
                         switches.tell(entity, stored.as_ref(), fields);
                     }
                     Err(Brought::Wrong(why)) => wrong("component", why),
-                    Err(Brought::For(error)) => return Err(error),
+                    Err(Brought::Other(error)) => return Err(error),
                 }
                 continue;
             }
@@ -411,14 +411,14 @@ enum Brought {
     /// Something is wrong with it.
     Wrong(String),
     /// Something else is wrong.
-    For(Error),
+    Other(Error),
 }
 
 impl Brought {
     fn of(error: Error) -> Self {
         match error.fields() {
             Some(_) => Self::Wrong(error.message()),
-            None => Self::For(error),
+            None => Self::Other(error),
         }
     }
 }

@@ -31,7 +31,7 @@ const KIND: Kind = Kind::BalancerVersion;
 
 /// Longest time that a client waits for a check. A check takes part of a second; clients and
 /// intermediaries often give up after 10 s or more.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Limits the checks that run in the background at a time, since the machine has other work.
 static TURNS: Semaphore = Semaphore::const_new(2);
@@ -124,7 +124,7 @@ struct New {
 impl New {
     async fn check_in_sight(self, reply: Reply) {
         let mut check = std::pin::pin!(self.admin.engine.load(self.component.clone()));
-        match tokio::time::timeout(PATIENCE, &mut check).await {
+        match tokio::time::timeout(CHECK_TIMEOUT, &mut check).await {
             Ok(Ok(plugin)) => {
                 let row = self.write(facts(Ok(&plugin))).await;
                 let _ = reply.send(row.map(Taken::Ready));

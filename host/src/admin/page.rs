@@ -12,7 +12,7 @@ use crate::store::Stored;
 
 /// Rows of a page unless `size` says otherwise, and the largest `size`. Source: Kong.
 const SIZE: usize = 100;
-const MOST: usize = 1000;
+const MAX_SIZE: usize = 1000;
 
 /// All characters but those that never have to be escaped (RFC 3986, 2.3). Source: nginx,
 /// `ngx.escape_uri`.
@@ -55,8 +55,8 @@ impl Page {
             let size: f64 = text
                 .parse()
                 .map_err(|_| Error::size("size must be a number"))?;
-            if size.fract() != 0.0 || !(1.0..=MOST as f64).contains(&size) {
-                let message = format!("size must be an integer between 1 and {MOST}");
+            if size.fract() != 0.0 || !(1.0..=MAX_SIZE as f64).contains(&size) {
+                let message = format!("size must be an integer between 1 and {MAX_SIZE}");
                 return Err(Error::size(&message));
             }
             page.size = size as usize;

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::listener::Transport;
 
 /// Pause between two looks.
-const PAUSE: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The connection of a request, in its extensions.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ impl Peer {
             && !transport.lock().socket().is_closed_by_peer()
         {
             drop(transport);
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }

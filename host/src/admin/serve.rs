@@ -34,7 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Seconds that a client of live figures may take none of those that wait for it.
-const PATIENCE: u32 = 10;
+const LIVE_TIMEOUT_SECONDS: u32 = 10;
 
 /// Says that no more connections are accepted, and how long each one may still begin a request: the
 /// client may have sent one already.
@@ -315,7 +315,7 @@ async fn stuck(
         let patience = if stopped.borrow().is_some() {
             1
         } else {
-            PATIENCE
+            LIVE_TIMEOUT_SECONDS
         };
         if seconds >= patience {
             tracing::info!(

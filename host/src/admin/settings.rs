@@ -23,7 +23,7 @@ use crate::store::{Store, Write};
 
 /// Longest time for trying out the settings of all upstreams of a balancer: each takes a
 /// millisecond or so, unless the balancer is slow to take its settings.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Checks the settings of an upstream's balancer, and its pin. `promoted` is the digest of the version
 /// that will be the active one, if that changes in the same step. A balancer that does not exist is
@@ -142,7 +142,7 @@ pub(super) async fn incompatible_upstreams(
                 let text = config.to_string();
                 match tried.get(&text) {
                     Some(known) => known.clone(),
-                    None if start.elapsed() > PATIENCE => return Err(too_slow(&version.name)),
+                    None if start.elapsed() > CHECK_TIMEOUT => return Err(too_slow(&version.name)),
                     None => {
                         let said = rejected_by_component(engine, version, config)
                             .await?
@@ -165,8 +165,8 @@ pub(super) async fn incompatible_upstreams(
 
 fn too_slow(balancer: &str) -> Error {
     let message = format!(
-        "the balancer {balancer} took more than {PATIENCE:?} to take the settings of the upstreams that \
-         follow it, and not all have been tried: make its configure quicker"
+        "the balancer {balancer} took more than {CHECK_TIMEOUT:?} to take the settings of the \
+         upstreams that follow it, and not all have been tried: make its configure quicker"
     );
     Error::Plain(StatusCode::SERVICE_UNAVAILABLE, message)
 }

@@ -28,7 +28,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const FOR_EACH: Duration = Duration::from_millis(10);
 
 /// Longest time in which the store has to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time without an answer of the store after which each gateway probes for itself: the others may be
 /// gone. Their keys end after ten seconds.
@@ -59,7 +59,7 @@ pub(super) async fn share_probes(admin: &Admin, nodes: &dyn Nodes) {
             .collect();
         let mut pause = PERIOD;
         if !shared.is_empty() {
-            match timeout(PATIENCE, sharing.round(nodes, &shared)).await {
+            match timeout(STORE_TIMEOUT, sharing.round(nodes, &shared)).await {
                 Ok(Ok(gateways)) => {
                     answered = Some(Instant::now());
                     pause = pause.max(FOR_EACH.saturating_mul(gateways));
@@ -181,7 +181,7 @@ impl Sharing {
         let removed: Vec<Finding> = removed.collect();
         if !removed.is_empty()
             && let Ok(Ok(())) =
-                timeout(PATIENCE, nodes.publish(self.channel, removed.clone())).await
+                timeout(STORE_TIMEOUT, nodes.publish(self.channel, removed.clone())).await
         {
             for finding in removed {
                 self.known.remove(&finding.upstream);

@@ -1,8 +1,8 @@
 //! `POST /pointsman/simulate`: balancers on a simulated fleet, by a process of their own.
 //!
 //! The process is `pointsman simulate`, so the figures are those of the command. It takes at most
-//! [`PATIENCE`] and [`MEMORY`], has a low priority, and ends when the client closes its side. There is
-//! one at a time.
+//! [`SIMULATION_TIMEOUT`] and [`MEMORY`], has a low priority, and ends when the client closes its
+//! side. There is one at a time.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ use crate::entity::{Check, Field, Kind, Preset, Row, Shape, read_fields};
 use crate::simulate;
 
 /// Longest time of a simulation.
-const PATIENCE: Duration = Duration::from_secs(120);
+const SIMULATION_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Largest memory of a simulation, in bytes: what its process may write to (`RLIMIT_DATA`). Its
 /// components reserve more addresses, which cost nothing.
@@ -130,7 +130,7 @@ async fn run(State(admin): State<Admin>, request: Request) -> ApiResult {
     let mut child = command.spawn().map_err(|error| internal(&error))?;
     restrict(&child).map_err(|error| internal(&error))?;
     let ended = tokio::select! {
-        ended = tokio::time::timeout(PATIENCE, outcome(&mut child)) => ended,
+        ended = tokio::time::timeout(SIMULATION_TIMEOUT, outcome(&mut child)) => ended,
         () = left(peer) => {
             let message = "the simulation was ended, because the client has closed its side of the connection";
             return Err(Error::bad_request(message));
@@ -139,7 +139,7 @@ async fn run(State(admin): State<Admin>, request: Request) -> ApiResult {
     let Ok(ended) = ended else {
         let message = format!(
             "the simulation took longer than {} s: simulate fewer requests, or use pointsman simulate",
-            PATIENCE.as_secs()
+            SIMULATION_TIMEOUT.as_secs()
         );
         return Err(Error::field("text", message));
     };

@@ -12,7 +12,7 @@ use super::{Admin, simulate};
 use crate::entity::Kind;
 
 /// Pause after a change: for further changes, and for the last user of a component to release it.
-const PAUSE: Duration = Duration::from_secs(1);
+const TIDY_DELAY: Duration = Duration::from_secs(1);
 
 /// Has the folder swept after an answered request that may have left a component in it: an upload
 /// that was refused after it was compiled, or a deletion.
@@ -38,7 +38,7 @@ pub async fn tidy_cache(admin: Admin) {
             Err(error) => tracing::warn!("the versions of balancers cannot be read: {error}"),
         }
         admin.left_over.notified().await;
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(TIDY_DELAY).await;
     }
 }
 

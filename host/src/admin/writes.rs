@@ -248,18 +248,18 @@ async fn write_if_unchanged(admin: &Admin, write: Write) -> Result<Option<Revisi
     match write_with_companions(admin, vec![write]).await {
         Ok(revision) => Ok(Some(revision)),
         Err(Refused::Changed(_)) => Ok(None),
-        Err(Refused::For(error)) => Err(error),
+        Err(Refused::Other(error)) => Err(error),
     }
 }
 
 pub(super) enum Refused {
     Changed(Kind),
-    For(Error),
+    Other(Error),
 }
 
 impl From<store::Error> for Refused {
     fn from(error: store::Error) -> Self {
-        Self::For(error.into())
+        Self::Other(error.into())
     }
 }
 
@@ -267,7 +267,7 @@ impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Changed(kind) => conflict(kind),
-            Refused::For(error) => error,
+            Refused::Other(error) => error,
         }
     }
 }
@@ -288,7 +288,7 @@ pub(super) async fn write_with_companions(
         for write in &mut writes {
             if let Write::Insert { kind, row, .. } | Write::Replace { kind, row, .. } = write {
                 let checked = (hooks(*kind).check)(admin, row).await;
-                companions.extend(checked.map_err(Refused::For)?);
+                companions.extend(checked.map_err(Refused::Other)?);
                 kind.declaration().remove_transient(row);
             }
         }
@@ -314,13 +314,13 @@ pub(super) async fn write_with_companions(
             Err(store::Error::ReferenceMissing { kind, field, .. })
                 if let Some(error) = unknown_name(admin, kind, field) =>
             {
-                Err(Refused::For(error))
+                Err(Refused::Other(error))
             }
-            Err(error) => Err(Refused::For(error.into())),
+            Err(error) => Err(Refused::Other(error.into())),
         };
     }
     // The caller does not try again: the row itself has not changed.
-    Err(Refused::For(
+    Err(Refused::Other(
         last.map_or_else(|| conflict(kind), Error::from),
     ))
 }

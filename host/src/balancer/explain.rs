@@ -11,7 +11,7 @@ use super::request::{Choice, PickRequest, Refusal};
 use crate::endpoint::{Endpoint, RequestCost};
 
 /// Longest time for all answers: a balancer that is slow a thousand times is cut short.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A balancer to be asked, and the requests to ask it about.
 pub struct Question {
@@ -63,7 +63,7 @@ impl Question {
         let start = Instant::now();
         let (balancer, handover) = self.instance(engine);
         let answers = self.requests.iter().map(|request| {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > ANSWERS_TIMEOUT {
                 return None;
             }
             let request = PickRequest {

@@ -14,7 +14,7 @@ use super::{BodyAnswer, Engine, ReadBody, Settings, try_settings};
 use crate::trace::BodyQuestion;
 
 /// Most bytes of a text that is asked for.
-const MOST: u32 = 40;
+const MAX_TEXT: u32 = 40;
 
 /// A line with a pointer, and a body. An answer is no longer than asked for, and the same whether the
 /// body is asked as a whole or member by member. In a body that is valid JSON, what is found is valid
@@ -23,14 +23,17 @@ pub fn json_scan(input: &[u8]) {
     let (pointer, body) = input.split_at(input.iter().position(|b| *b == b'\n').unwrap_or(0));
     let pointer = String::from_utf8_lossy(pointer).into_owned();
     let read = ReadBody::new(body, true);
-    let (block, most) = (3, MOST);
+    let (block, most) = (3, MAX_TEXT);
     let hashes = read.answer(&BodyQuestion::PrefixHashes { block, most });
     let prompt = Prompt::of(body);
     let expected = prompt.map(|prompt| prompt.hashes(block as usize, most as usize));
     assert_eq!(hashes, expected.map(|all| BodyAnswer::Hashes(all.into())));
     let found = json::find(body, &pointer);
-    let text = found.map(|found| found.to_text(MOST as usize));
-    assert!(text.as_ref().is_none_or(|text| text.len() <= MOST as usize));
+    let text = found.map(|found| found.to_text(MAX_TEXT as usize));
+    assert!(
+        text.as_ref()
+            .is_none_or(|text| text.len() <= MAX_TEXT as usize)
+    );
     let answer = read.answer(&BodyQuestion::JsonField { pointer, most });
     assert_eq!(answer, text.map(BodyAnswer::Text));
     if let (Some(found), Ok(_)) = (found, serde_json::from_slice::<Value>(body)) {

@@ -11,10 +11,10 @@ use super::facts::RequestFacts;
 use crate::trace::{Asked, BodyQuestion, Fact};
 
 /// Most bytes of questions and answers that are noted of one pick.
-const MOST: usize = 1 << 20;
+const MAX_NOTE_BYTES: usize = 1 << 20;
 
 /// Approximate overhead of a note, in bytes.
-const NOTE: usize = 64;
+const NOTE_OVERHEAD: usize = 64;
 
 /// The questions of a pick, with the answers. A question that is asked twice is noted once, since
 /// the answer is the same.
@@ -30,11 +30,11 @@ impl Notes {
         let notes = std::mem::take(self);
         let facts = notes.known.into_iter();
         let facts = facts.map(|(asked, answer)| Fact { asked, answer });
-        (notes.size <= MOST).then(|| facts.collect())
+        (notes.size <= MAX_NOTE_BYTES).then(|| facts.collect())
     }
 
     fn add(&mut self, asked: Asked, answer: Option<&[u8]>) {
-        if self.size > MOST || self.known.contains_key(&asked) {
+        if self.size > MAX_NOTE_BYTES || self.known.contains_key(&asked) {
             return;
         }
         // Only the longest start of a body is noted, and it is the last key of the map.
@@ -45,7 +45,7 @@ impl Notes {
                 return;
             }
             if let Some((_, shorter)) = self.known.pop_last() {
-                self.size -= NOTE + shorter.map_or(0, |start| start.len());
+                self.size -= NOTE_OVERHEAD + shorter.map_or(0, |start| start.len());
             }
         }
         let question = match &asked {
@@ -53,7 +53,7 @@ impl Notes {
             Asked::Body(BodyQuestion::JsonField { pointer, .. }) => pointer.len(),
             _ => 0,
         };
-        self.size += NOTE + question + answer.map_or(0, <[u8]>::len);
+        self.size += NOTE_OVERHEAD + question + answer.map_or(0, <[u8]>::len);
         self.known.insert(asked, answer.map(<[u8]>::to_vec));
     }
 }

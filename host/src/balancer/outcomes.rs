@@ -10,7 +10,7 @@ use crate::endpoint::{EndedTry, TryListener, TryNotes};
 
 /// Most tries that wait. When there are more, the newest are dropped: what the balancer is told is
 /// in order, but may have a gap, of which only the counter tells.
-const MOST: usize = 1024;
+const MAX_QUEUED: usize = 1024;
 
 /// What passes ended tries on to an instance.
 pub(super) trait OutcomeDelivery: Send + Sync {
@@ -87,7 +87,7 @@ impl TryListener for Outcomes {
             if generation != waiting.generation {
                 return;
             }
-            if waiting.tries.len() < MOST {
+            if waiting.tries.len() < MAX_QUEUED {
                 waiting.tries.push_back(ended);
             } else {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -121,11 +121,11 @@ mod tests {
     fn tries_wait_in_order_and_the_newest_are_dropped() {
         let outcomes = outcomes();
         let generation = outcomes.begin();
-        let all = MOST as u64 + 3;
+        let all = MAX_QUEUED as u64 + 3;
         (0..all).for_each(|tag| end(&outcomes, generation, tag));
         assert_eq!(outcomes.dropped(), 3);
         let told: Vec<u64> = std::iter::from_fn(|| Some(outcomes.next()?.tag)).collect();
-        assert_eq!(told, (0..MOST as u64).collect::<Vec<_>>());
+        assert_eq!(told, (0..MAX_QUEUED as u64).collect::<Vec<_>>());
         end(&outcomes, generation, 9);
         assert_eq!(outcomes.next().map(|ended| ended.tag), Some(9));
         outcomes.forget_dropped();

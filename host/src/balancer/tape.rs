@@ -17,7 +17,7 @@ use crate::trace::{Answer, Header, Pick, Row, Writer};
 
 /// Bytes that are sent together, and the longest time that fewer bytes wait, in microseconds.
 const PIECE: usize = 32 << 10;
-const PAUSE: u64 = 200_000;
+const MAX_DELAY: u64 = 200_000;
 
 /// Writes the trace, and sends it in pieces to a receiver.
 pub(super) struct Tape {
@@ -123,7 +123,7 @@ impl Tape {
             return Err(Over);
         }
         let pending = self.writer.pending();
-        if pending >= PIECE || (pending > 0 && now.saturating_sub(self.sent) >= PAUSE) {
+        if pending >= PIECE || (pending > 0 && now.saturating_sub(self.sent) >= MAX_DELAY) {
             self.sent = now;
             // If this fails, the recording ends: after a gap, the rest would be worthless.
             return self.send();

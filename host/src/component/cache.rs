@@ -20,7 +20,7 @@ const CHECKSUM: usize = 32;
 
 /// Most bytes that the folder holds: hundreds of components of ordinary size. Beyond that, the
 /// oldest files are removed; their components are compiled again when they are needed.
-const MOST: u64 = 1 << 30;
+const MAX_BYTES: u64 = 1 << 30;
 
 /// Age after which an unfinished file is considered as left by a killed gateway.
 const UNFINISHED: Duration = Duration::from_secs(600);
@@ -92,7 +92,7 @@ impl Cache {
         // Without the file the next start compiles the component again, which is no reason to
         // refuse it.
         let kept = self.store(digest, machine_code);
-        if let Err(error) = kept.and_then(|()| self.bound(MOST, &self.path(digest))) {
+        if let Err(error) = kept.and_then(|()| self.bound(MAX_BYTES, &self.path(digest))) {
             tracing::warn!("cannot keep a compiled component: {error}");
         }
     }

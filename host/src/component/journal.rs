@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 
 /// Lines that are kept of each balancer.
-const KEPT: usize = 100;
+const MAX_LINES: usize = 100;
 
 /// A log line of a balancer.
 #[derive(Debug, Clone, Serialize)]
@@ -47,7 +47,7 @@ impl Journal {
             message,
         };
         let mut kept = self.0.lock();
-        if kept.lines.len() == KEPT {
+        if kept.lines.len() == MAX_LINES {
             kept.lines.pop_front();
         }
         kept.lines.push_back(line);
@@ -97,12 +97,12 @@ mod tests {
     #[test]
     fn the_last_lines_are_kept() {
         let journal = Journal::default();
-        for number in 0..KEPT + 5 {
+        for number in 0..MAX_LINES + 5 {
             journal.keep(tracing::Level::INFO, &"u".into(), number.to_string());
         }
         journal.drop_lines(3);
         let (lines, dropped) = journal.read();
-        assert_eq!((lines.len(), dropped), (KEPT, 3));
+        assert_eq!((lines.len(), dropped), (MAX_LINES, 3));
         assert_eq!(lines[0].message, "5");
     }
 

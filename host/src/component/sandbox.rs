@@ -12,7 +12,7 @@ use super::host::ComponentHost;
 use crate::clock::thread_cpu_time;
 
 /// Calls outside a pick may take this many times as long.
-const PATIENCE: u32 = 10;
+const LONG_CALL_FACTOR: u32 = 10;
 
 /// A call that is past its deadline by the wall clock, but has used little CPU time, is waiting for
 /// a processor. It may go on for up to this many times its deadline.
@@ -98,7 +98,7 @@ impl<T: 'static> Sandbox<T> {
         &mut self,
         call: impl FnOnce(&mut Store<Guest<T>>) -> wasmtime::Result<R>,
     ) -> Result<R, GuestFault> {
-        self.call_within(PATIENCE, call)
+        self.call_within(LONG_CALL_FACTOR, call)
     }
 
     /// Calls the guest, which may return this many bytes and a little more. If it returns a little

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 /// Least length of a token, in bytes: a shorter one could be guessed.
-const LEAST: usize = 16;
+const MIN_LENGTH: usize = 16;
 
 /// The token by which a client may ask what has happened to its request.
 #[derive(Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl fmt::Debug for DebugToken {
 impl DebugToken {
     /// The token of a text: at least 16 printable characters without spaces.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let is_valid = text.len() >= LEAST && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_valid = text.len() >= MIN_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic());
         is_valid.then(|| Self(text.into()))
     }
 

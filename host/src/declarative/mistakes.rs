@@ -18,7 +18,7 @@ use wrong::{ENTITY, Wrong, collect};
 
 /// How many mistakes are told at most. A document that is of another kind altogether may have one in
 /// each line.
-const MOST: usize = 1000;
+const MAX_MISTAKES: usize = 1000;
 
 /// What is wrong with a document: all of it, as far as it is told.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Mistakes {
     loose: Vec<Loose>,
     /// Errors by entity, by its place among all items.
     items: BTreeMap<usize, Wrong>,
-    /// Messages that are kept, at most [`MOST`].
+    /// Messages that are kept, at most [`MAX_MISTAKES`].
     count: usize,
     /// Entities of which a message was only counted.
     others: BTreeSet<usize>,
@@ -75,7 +75,7 @@ impl Mistakes {
 
     /// Whether another message is told. It is counted in any case.
     fn has_room(&mut self) -> bool {
-        let has_room = self.count < MOST;
+        let has_room = self.count < MAX_MISTAKES;
         *(if has_room {
             &mut self.count
         } else {
@@ -266,8 +266,8 @@ impl Mistakes {
     /// The first ones of these lines, and how many more there are.
     fn bounded(&self, mut told: Vec<String>) -> Vec<String> {
         // Until here, all messages inside one field were counted as one.
-        let more = self.more + told.len().saturating_sub(MOST);
-        told.truncate(MOST);
+        let more = self.more + told.len().saturating_sub(MAX_MISTAKES);
+        told.truncate(MAX_MISTAKES);
         if more > 0 {
             told.push(format!("and {more} more"));
         }

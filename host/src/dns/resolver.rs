@@ -14,7 +14,7 @@ use crate::config::Dns;
 
 /// Time after the expiry of its records until which a name that cannot be looked up keeps its
 /// addresses; then it is forgotten.
-const KEPT: Duration = Duration::from_secs(3600);
+const STALE_TIME: Duration = Duration::from_secs(3600);
 
 /// Looks up names when their addresses are needed, and keeps them as long as their records are
 /// valid.
@@ -80,7 +80,7 @@ impl Resolver {
         let answer = self.lookup.look_up(&name, last).await;
         let now = Instant::now();
         let mut known = self.known.lock();
-        known.retain(|_, answer| now < answer.valid_until + KEPT);
+        known.retain(|_, answer| now < answer.valid_until + STALE_TIME);
         match answer {
             Ok(mut answer) => {
                 answer.valid_until = answer.valid_until.max(now + self.min_ttl);

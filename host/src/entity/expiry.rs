@@ -16,7 +16,7 @@ use super::{Row, Violation};
 use crate::clock;
 
 /// The longest time, in seconds. Source: Kong, `DAO_MAX_TTL`.
-const MOST: u64 = 100_000_000;
+const MAX_TTL: u64 = 100_000_000;
 
 /// When a row ends, as it is stored and as the data plane reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -43,10 +43,10 @@ pub(super) fn set_expiry(fields: &[Field], input: &mut Row) -> Result<(), Violat
         let Some(value) = input.get_mut(field.name).filter(|value| !value.is_null()) else {
             continue;
         };
-        let seconds = value.as_u64().filter(|seconds| *seconds <= MOST);
+        let seconds = value.as_u64().filter(|seconds| *seconds <= MAX_TTL);
         let seconds = seconds.ok_or_else(|| Violation::Option {
             name: field.name,
-            message: format!("must be an integer between 0 and {MOST}"),
+            message: format!("must be an integer between 0 and {MAX_TTL}"),
         })?;
         *value = match seconds {
             0 => Value::Null,

@@ -12,7 +12,7 @@ const TYPO: usize = 3;
 const LONGEST: usize = 64;
 
 /// Most fields for which a hint is looked for.
-const MOST: usize = 100;
+const MAX_FIELDS: usize = 100;
 
 /// Adds a hint to each error about a field that does not exist but resembles one that does. The
 /// error in `fields` stays as it is, since clients compare it; only the message has the hint.
@@ -56,7 +56,7 @@ fn collect<'a>(
     message: &'a Value,
     unknown: &mut Vec<Unknown<'a>>,
 ) {
-    if unknown.len() == MOST {
+    if unknown.len() == MAX_FIELDS {
         return;
     }
     if message == UNKNOWN_FIELD {

@@ -118,7 +118,7 @@ impl Watched {
         let mut last = self.seen;
         let mut is_told = false;
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             let now = Seen::now(path);
             if now.is_some() {
                 if now != self.seen && now == last {
@@ -187,7 +187,7 @@ impl Watched {
 }
 
 /// Pause between two looks at whether the file has changed.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What tells one state of a file from another, as far as that is known without reading it. A file
 /// that is replaced by another has another number; Kubernetes replaces a link that leads to it.

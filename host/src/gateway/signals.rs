@@ -4,7 +4,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a signal asks for.
-pub(super) enum Asked {
+pub(super) enum SignalAction {
     /// To end; with the name of the signal.
     End(&'static str),
     /// To read the settings again.
@@ -42,12 +42,14 @@ impl Signals {
     }
 
     /// Waits for the next signal.
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            end = end(&mut self.terminate, &mut self.interrupt, &mut self.quit) => Asked::End(end),
-            _ = self.hangup.recv() => Asked::Reload,
-            _ = self.first.recv() => Asked::Reopen,
-            _ = self.second.recv() => Asked::Replace,
+            end = end(&mut self.terminate, &mut self.interrupt, &mut self.quit) => {
+                SignalAction::End(end)
+            }
+            _ = self.hangup.recv() => SignalAction::Reload,
+            _ = self.first.recv() => SignalAction::Reopen,
+            _ = self.second.recv() => SignalAction::Replace,
         }
     }
 

@@ -20,7 +20,7 @@ const FIELDS: usize = 128;
 
 /// Largest number of headers: [`HeaderMap`] can hold this many together with [`ADDED`]. They take
 /// at least 96,000 bytes, so with most settings the limit of bytes is reached first.
-const MOST: usize = 24_000;
+const MAX_HEADERS: usize = 24_000;
 
 /// Bytes of the shortest header line: `a:` and CR LF.
 const SHORTEST: usize = 4;
@@ -66,8 +66,8 @@ pub(crate) fn parse(
         keeps: kept(status),
         ..Reading::default()
     };
-    if parsed.headers.len() > MOST {
-        return Err(Error::TooManyHeaders(MOST));
+    if parsed.headers.len() > MAX_HEADERS {
+        return Err(Error::TooManyHeaders(MAX_HEADERS));
     }
     let mut headers = HeaderMap::with_capacity(parsed.headers.len() + ADDED);
     for field in parsed.headers.iter() {
@@ -341,13 +341,21 @@ mod tests {
             let text = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
             parse(&mut BytesMut::from(&*text), 1 << 20, false)
         };
-        for count in [1, 127, 128, 129, 5000, MOST] {
+        for count in [1, 127, 128, 129, 5000, MAX_HEADERS] {
             let head = many(count).unwrap().unwrap();
             assert_eq!(head.response.headers().len(), count);
         }
-        assert!(matches!(many(MOST + 1), Err(Error::TooManyHeaders(MOST))));
+        assert!(matches!(
+            many(MAX_HEADERS + 1),
+            Err(Error::TooManyHeaders(MAX_HEADERS))
+        ));
         // The map has room for the headers that are added later.
-        let mut headers = many(MOST).unwrap().unwrap().response.headers().clone();
+        let mut headers = many(MAX_HEADERS)
+            .unwrap()
+            .unwrap()
+            .response
+            .headers()
+            .clone();
         for number in 0..ADDED {
             let name = HeaderName::try_from(format!("added-{number}")).unwrap();
             headers

@@ -8,7 +8,7 @@ use super::transport::Socket;
 
 /// Most bytes that are looked at. A first message with a key share for after quantum computers has
 /// less than 2 KiB.
-const MOST: usize = 32 << 10;
+const MAX_HELLO: usize = 32 << 10;
 
 /// Number of bytes that are looked at first.
 const FIRST: usize = 2 << 10;
@@ -27,11 +27,11 @@ pub(super) async fn server_name(socket: &Socket) -> io::Result<Option<Box<str>>>
         }
         match parse(&bytes[..seen]) {
             Hello::Whole(name) => return Ok(name),
-            Hello::Start if seen < MOST => {}
+            Hello::Start if seen < MAX_HELLO => {}
             Hello::Start | Hello::Invalid => return Err(io::ErrorKind::InvalidData.into()),
         }
         if seen == bytes.len() {
-            bytes.resize((seen * 2).min(MOST), 0);
+            bytes.resize((seen * 2).min(MAX_HELLO), 0);
         }
         seen = socket.peek_beyond(seen, &mut bytes).await?;
     }

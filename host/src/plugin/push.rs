@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::client::{Admin, Gateway};
 
 /// Pause between two requests for the state of a version that is being checked.
-const PAUSE: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Longest time that a check may take: ten times a gateway's default limit for a compilation.
 const CHECKED: Duration = Duration::from_secs(300);
@@ -96,7 +96,7 @@ fn upload(admin: &Admin, name: &str, component: &[u8], promote: bool) -> anyhow:
         if start.elapsed() > CHECKED {
             bail!("the gateway is still checking the component; see {from} of its Admin API");
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(POLL_INTERVAL);
         let gone = || anyhow!("the gateway has lost the version that it was checking");
         version = admin.find(&from)?.ok_or_else(gone)?;
     }

@@ -23,7 +23,7 @@ use crate::entity::plugin::file_log::Config;
 
 /// How long a batch may take, the wait for the one before included. A named pipe that is not read,
 /// or a network's disk that is gone, could block for ever, and new settings with it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes a line for each request.
 pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Arc<Queue> {
@@ -58,7 +58,7 @@ impl Sink for FileSink {
             }
             let written = write(Arc::clone(&self.file), lines, self.reopen);
             let late = |_| Err("the file takes no lines in time".to_owned());
-            let written = tokio::time::timeout(PATIENCE, written).await;
+            let written = tokio::time::timeout(WRITE_TIMEOUT, written).await;
             written.unwrap_or_else(late)
         }
         .boxed()

@@ -35,7 +35,7 @@ use super::response::{BodyFilter, Received, Response, Source};
 use super::{Access, DryRun, Policy, Resources, Verdict};
 use crate::entity::plugin::proxy_cache::Config;
 use crate::http1::lists;
-use key::{Asked, Identity, Same};
+use key::{Identity, KeyParts, Same};
 use receive::ReceivedBody;
 use rules::{Freshness, MediaType};
 use store::{Fetch, Progress, Turn};
@@ -141,7 +141,7 @@ impl ProxyCache {
 
     fn identity(&self, request: &Request<'_>) -> Identity {
         let consumer = request.subject.consumer.as_ref();
-        let asked = Asked {
+        let asked = KeyParts {
             consumer: consumer.map(|consumer| consumer.id),
             route: request.matched.route,
             method: &request.head.method,

@@ -66,7 +66,7 @@ pub(super) struct ClientStream {
 }
 
 /// Most bytes of a head that are kept for the log of requests.
-const KEPT: usize = 1024;
+const MAX_KEPT_HEAD: usize = 1024;
 
 /// The response to a malformed head.
 #[derive(Debug, Clone, Copy)]
@@ -128,7 +128,7 @@ impl ClientStream {
             if self.requests.is_between() {
                 head.clear();
             }
-            let room = KEPT.saturating_sub(head.len()).min(read.len());
+            let room = MAX_KEPT_HEAD.saturating_sub(head.len()).min(read.len());
             head.extend_from_slice(read.get(..room).unwrap_or_default());
         }
     }

@@ -32,14 +32,14 @@ const KONG_SERVICE_NAME: HeaderName = HeaderName::from_static("kong-service-name
 
 /// What a client is told of its request.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct DebugScope {
     /// All of it, because it has sent the token.
     all: bool,
     /// The route and the service, as in Kong.
     kong: bool,
 }
 
-impl Asked {
+impl DebugScope {
     /// What these headers ask for and may get. The token is removed, so that it is in no record.
     pub(super) fn of(settings: &config::Proxy, headers: &mut HeaderMap) -> Self {
         let token = settings.debug_token.as_ref();

@@ -39,7 +39,7 @@ use crate::snapshot::Published;
 const REST: Duration = Duration::from_secs(1);
 
 /// Time between two checks of the connections, and so the precision of idle timeouts.
-const LOOK: Duration = Duration::from_millis(500);
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time that an idle client of HTTP/2 has to close its connection, once it was told that it ends.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -421,7 +421,7 @@ impl Worker {
         let patience = self.settings.client_header_timeout;
         let half_closed = self.settings.client_half_close_timeout;
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(SWEEP_INTERVAL).await;
             let now = Instant::now();
             self.clock.set(now);
             // Without this, a worker that gets no requests would keep an old snapshot alive, with

@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 /// Shortest time between two log lines about connections that cannot be served.
-const NOTE: Duration = Duration::from_secs(10);
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Number of connections that could not be served since the last log line about them. With a line
 /// for each connection, clients could fill the disk.
@@ -34,7 +34,7 @@ impl Unserved {
     }
 
     pub(super) fn note(&self, now: Instant, most: usize) {
-        let recent = (self.noted.get()).is_some_and(|noted| now - noted < NOTE);
+        let recent = (self.noted.get()).is_some_and(|noted| now - noted < WARN_INTERVAL);
         if !recent && self.say(most) {
             self.noted.set(Some(now));
         }

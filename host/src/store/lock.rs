@@ -17,7 +17,7 @@ use super::journal::OpenError;
 const ENDING: Duration = Duration::from_secs(2);
 
 /// Pause between two tries.
-const PAUSE: Duration = Duration::from_millis(20);
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// A data folder that no process works in but those that have this lock. It holds until the last
 /// copy of its descriptor is closed: a process that takes over gets one, so that there is no moment
@@ -56,7 +56,7 @@ impl FolderLock {
         let began = Instant::now();
         let mut locked = flock(&folder, FlockOperation::NonBlockingLockExclusive);
         while locked == Err(Errno::WOULDBLOCK) && began.elapsed() < patience {
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(RETRY_PAUSE);
             locked = flock(&folder, FlockOperation::NonBlockingLockExclusive);
         }
         match locked {

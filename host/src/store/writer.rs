@@ -18,19 +18,19 @@ use super::rules::Steps;
 use super::state::State;
 use super::{Change, Commit, Error, Revision};
 use crate::entity::Kind;
-use staged::{Asked, Staged};
+use staged::{PendingWrite, Staged};
 use task::{Outcome, Task, perform};
 
 /// Pause between two checks of a store that can be written: whether its folder still exists and has
 /// room.
-const LOOK: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// First and longest pause before a store that cannot be written is tried again.
 const RETRY: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
 /// Longest wait for the journal before callers get an error instead of its result. A healthy disk
 /// takes milliseconds, a busy one up to some seconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause between two checks while the writer waits for the journal.
 const TICK: Duration = Duration::from_millis(25);
@@ -100,7 +100,7 @@ impl Writer {
             has_failed: false,
             is_released: false,
             is_behind: false,
-            due: Instant::now() + LOOK,
+            due: Instant::now() + CHECK_INTERVAL,
             pause: RETRY[0],
         })
     }
@@ -131,7 +131,7 @@ impl Writer {
         let mut asked = Vec::new();
         for job in std::iter::once(first).chain(jobs.try_iter()) {
             match job {
-                Job::Write(steps, answer) => asked.push(Asked { steps, answer }),
+                Job::Write(steps, answer) => asked.push(PendingWrite { steps, answer }),
                 Job::Watch(watcher) => {
                     // Earlier writes must reach earlier watchers first, and this watcher as rows of
                     // its first commit.
@@ -164,12 +164,12 @@ impl Writer {
     /// Has the journal commit writes, puts them into effect, notifies watchers and answers callers.
     /// If another process has replaced the head that the writes were staged on, they are staged
     /// again on the new head. Returns how often it committed.
-    fn commit(&mut self, mut asked: Vec<Asked>, jobs: &Receiver<Job>) -> u64 {
+    fn commit(&mut self, mut asked: Vec<PendingWrite>, jobs: &Receiver<Job>) -> u64 {
         let mut commits = 0;
         let began = Instant::now();
         while !asked.is_empty() {
             if self.has_failed {
-                for Asked { answer, .. } in asked {
+                for PendingWrite { answer, .. } in asked {
                     drop(answer.send(Err(self.state.unavailable())));
                 }
                 break;
@@ -188,7 +188,7 @@ impl Writer {
             commits += 1;
             if matches!(outcome, Outcome::NotDone(CommitError::Conflict)) {
                 self.follow(jobs, &mut staged.answers);
-                outcome = if began.elapsed() >= PATIENCE {
+                outcome = if began.elapsed() >= JOURNAL_TIMEOUT {
                     let reason = "other processes change it again and again".into();
                     Outcome::NotDone(CommitError::Refused(reason))
                 } else if self.has_failed || self.state.rows().head() != head {
@@ -224,7 +224,7 @@ impl Writer {
             _ => None,
         };
         self.note(outcome);
-        for (Asked { answer, .. }, staged) in staged.answers {
+        for (PendingWrite { answer, .. }, staged) in staged.answers {
             let outcome = match &in_doubt {
                 Some(reason) => Err(Error::Unavailable(reason.clone())),
                 None if is_done => staged,
@@ -238,7 +238,7 @@ impl Writer {
     fn follow(
         &mut self,
         jobs: &Receiver<Job>,
-        answers: &mut Vec<(Asked, Result<Revision, Error>)>,
+        answers: &mut Vec<(PendingWrite, Result<Revision, Error>)>,
     ) {
         self.is_behind = false;
         let task = Task::Follow(self.state.rows());
@@ -272,7 +272,7 @@ impl Writer {
         &mut self,
         task: Task,
         jobs: &Receiver<Job>,
-        answers: &mut Vec<(Asked, Result<Revision, Error>)>,
+        answers: &mut Vec<(PendingWrite, Result<Revision, Error>)>,
     ) -> Outcome {
         const ENDED: &str = "its thread has ended, so restart the gateway";
         let is_commit = matches!(task, Task::Commit(..));
@@ -293,15 +293,15 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.state.journal().nudge();
-            if !is_late && began.elapsed() >= PATIENCE {
+            if !is_late && began.elapsed() >= JOURNAL_TIMEOUT {
                 is_late = true;
                 let late = format!(
                     "the {} has not answered for {} s",
                     self.state.journal().medium(),
-                    PATIENCE.as_secs()
+                    JOURNAL_TIMEOUT.as_secs()
                 );
                 self.state.fail(late.clone());
-                for (Asked { answer, .. }, _) in answers.drain(..) {
+                for (PendingWrite { answer, .. }, _) in answers.drain(..) {
                     let reason = format!(
                         "{late}: the change takes effect if and when it is stored, which is not known yet"
                     );
@@ -373,7 +373,7 @@ impl Writer {
     /// Checks whether the store can be written, and has the journal recover if it has failed.
     fn tend(&mut self, jobs: &Receiver<Job>) {
         if self.is_released {
-            self.due = Instant::now() + LOOK;
+            self.due = Instant::now() + CHECK_INTERVAL;
             return;
         }
         let task = if self.has_failed {
@@ -420,7 +420,7 @@ impl Writer {
 
     fn succeed(&mut self) {
         self.pause = RETRY[0];
-        self.due = Instant::now() + LOOK;
+        self.due = Instant::now() + CHECK_INTERVAL;
         self.state.succeed();
     }
 

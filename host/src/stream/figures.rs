@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 /// Shortest time between two log lines about streams without a route. With a line for each stream,
 /// clients could fill the disk.
-const NOTE: Duration = Duration::from_secs(60);
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What has happened to the streams of all workers.
 #[derive(Debug, Default)]
@@ -180,7 +180,7 @@ impl Unmatched {
     /// Counts a stream. Returns how many there were if it is time for a log line.
     fn count(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
-        if self.noted.is_some_and(|noted| now - noted < NOTE) {
+        if self.noted.is_some_and(|noted| now - noted < WARN_INTERVAL) {
             return None;
         }
         self.noted = Some(now);

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::client::{Admin, Gateway};
 
 /// Pause before a lost connection is made again.
-const PAUSE: Duration = Duration::from_secs(1);
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often the names of routes and the list of gateways are read.
 const LISTS: Duration = Duration::from_secs(5);
@@ -96,7 +96,7 @@ fn follow_gateway(admin: &Admin, to: &Sender<News>) {
         if to.send(News::Trouble(trouble)).is_err() {
             return;
         }
-        thread::sleep(PAUSE);
+        thread::sleep(RECONNECT_PAUSE);
     }
 }
 
@@ -117,7 +117,7 @@ fn follow_upstream(admin: &Admin, to: &Sender<News>, wanted: &Mutex<Option<Strin
             is_wanted && to.send(News::Upstream(name.clone(), figures)).is_ok()
         });
         if read.is_err() || is_wanted {
-            thread::sleep(PAUSE);
+            thread::sleep(RECONNECT_PAUSE);
         }
     }
 }

@@ -293,7 +293,7 @@ impl Screen {
 const WIDE: usize = 96;
 
 /// Lines that a part needs at least: an empty one, its head, and a row.
-const LEAST: usize = 3;
+const MIN_PART_LINES: usize = 3;
 
 /// What an address without faults is.
 const HEALTHY: &str = "healthy";
@@ -360,7 +360,7 @@ fn rooms<const N: usize>(needs: &[usize; N], lines: usize) -> [usize; N] {
     let mut rooms = [0; N];
     let mut left = lines;
     let parts = (0..N).filter(|part| needs[*part] > 0);
-    let mut by_need: Vec<usize> = parts.take(lines / LEAST).collect();
+    let mut by_need: Vec<usize> = parts.take(lines / MIN_PART_LINES).collect();
     by_need.sort_by_key(|part| needs[*part]);
     let mut parts = by_need.len();
     for part in by_need {

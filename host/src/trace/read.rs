@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Most endpoints of a table, and most values of a pick, that are accepted as valid.
-const MOST: u64 = 1 << 24;
+const MAX_ITEMS: u64 = 1 << 24;
 
 /// Why a trace cannot be read.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -370,7 +370,7 @@ impl<'a> Reader<'a> {
     fn count(&mut self) -> Result<usize, Error> {
         let start = self.at;
         match self.varint()? {
-            count if count <= MOST => Ok(count as usize),
+            count if count <= MAX_ITEMS => Ok(count as usize),
             _ => Err(Error::Damaged(start)),
         }
     }

@@ -12,7 +12,7 @@ use crate::balancer::{self, Choice, ChoiceDetails, ChosenBy, Observed};
 use crate::endpoint::{Endpoint, InFlight, OutcomeObserver};
 
 /// Longest time that a waiting request goes without looking for a free place again.
-const LOOK: Duration = Duration::from_secs(1);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Upstream {
     /// Chooses an endpoint and counts the request there; see
@@ -208,7 +208,7 @@ impl Upstream {
                 waiting = Some(self.join_queues(&queues, limits.max_pending_requests)?);
             }
             // Requests that began before there was a limit notify no waiter when they end.
-            let look = deadline.min(tokio::time::Instant::now() + LOOK);
+            let look = deadline.min(tokio::time::Instant::now() + RECHECK_INTERVAL);
             if tokio::time::timeout_at(look, freed).await.is_err() && look == deadline {
                 return Err(NoPeer::Overflow.into());
             }

@@ -23,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// Longest wait for a new name; after it, the change that brought the name goes ahead without its
 /// addresses. It is longer than records of one type take that no server answers for, so that those
 /// of the next type come in time.
-const PATIENCE: Duration = UNANSWERED.saturating_add(Duration::from_millis(500));
+const NEW_NAME_TIMEOUT: Duration = UNANSWERED.saturating_add(Duration::from_millis(500));
 
 /// Names that are looked up at a time. As many more are looked up of those that failed the last
 /// time: they may take long to fail again, and delay no other name.
@@ -173,8 +173,8 @@ impl Names {
             })
             .collect();
         let all = async { while asked.next().await.is_some() {} };
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
-            tracing::warn!("not every new name is resolved within {PATIENCE:?}");
+        if tokio::time::timeout(NEW_NAME_TIMEOUT, all).await.is_err() {
+            tracing::warn!("not every new name is resolved within {NEW_NAME_TIMEOUT:?}");
         }
         late.store(true, Ordering::Release);
         self.came.notify_one();

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use guest_sdk::{Balancer, Endpoint, Endpoints, Request, mix};
 
-/// An endpoint of median weight has one point for this many slots, and at least [`LEAST`] points.
+/// An endpoint of median weight has one point for this many slots, and at least [`MIN_POINTS`].
 const SLOTS: u64 = 10;
-const LEAST: u64 = 160;
+const MIN_POINTS: u64 = 160;
 
 /// The maximum number of points of a ring. Each has 8 bytes.
-const MOST: u64 = 1 << 18;
+const MAX_POINTS: u64 = 1 << 18;
 
 /// The number of bits of a point that have the position of its owner. A ring may have 2 to this
 /// power endpoints.
@@ -187,7 +187,7 @@ impl Ring {
 ///
 /// Weights are relative to the median weight: when an endpoint joins, leaves or ramps up, the
 /// median usually stays the same, and so do the points of all other endpoints. If the sum would be
-/// above [`MOST`], all numbers are reduced by the same factor. A fraction of a point becomes a
+/// above [`MAX_POINTS`], all numbers are reduced by the same factor. A fraction of a point becomes a
 /// whole point for that fraction of the endpoints. These are always the same endpoints, chosen by
 /// their ids, so one more endpoint takes hardly any points from the others.
 fn points_of_each(endpoints: &[Endpoint], slots: u32) -> Vec<u32> {
@@ -198,10 +198,10 @@ fn points_of_each(endpoints: &[Endpoint], slots: u32) -> Vec<u32> {
         return Vec::new();
     };
     let median = u64::from(*weights.select_nth_unstable(middle).1).max(1);
-    let each = (u64::from(slots) / SLOTS).max(LEAST);
+    let each = (u64::from(slots) / SLOTS).max(MIN_POINTS);
     let wanted = |endpoint: &Endpoint| u64::from(endpoint.weight) * each * ONE / median;
     let total: u64 = endpoints.iter().map(wanted).sum();
-    let most = MOST * ONE;
+    let most = MAX_POINTS * ONE;
     let points = |endpoint: &Endpoint| {
         let wanted = wanted(endpoint);
         let share = match total > most {

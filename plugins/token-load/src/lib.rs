@@ -21,7 +21,7 @@ pub struct TokenLoad {
 
 /// What a request asks for.
 #[derive(Debug, Default, PartialEq)]
-struct Asked {
+struct Demand {
     /// Tokens of the prompt.
     prompt: u32,
     /// Tokens of the answer.
@@ -102,7 +102,7 @@ impl Balancer for TokenLoad {
 
 impl TokenLoad {
     /// Estimates what the request asks for.
-    fn asked(&self) -> Asked {
+    fn asked(&self) -> Demand {
         let options = &self.options;
         let header = options.tokens_header.as_deref();
         let told = header.and_then(|name| facts::header(name)?.trim().parse().ok());
@@ -110,7 +110,7 @@ impl TokenLoad {
         let Some((bytes, is_cut)) = facts::prompt_length() else {
             // A body without a prompt counts in full.
             let all = || facts::body_length().map_or(0, |(seen, _)| seen + unseen());
-            return Asked {
+            return Demand {
                 prompt: told.unwrap_or_else(|| tokens(all())),
                 answer: options.answer_tokens,
                 hashes: Vec::new(),
@@ -123,7 +123,7 @@ impl TokenLoad {
             0 => None,
             _ => facts::prefix_hashes(options.block_size as u32, facts::HASHES),
         };
-        Asked {
+        Demand {
             prompt: told.unwrap_or_else(estimated),
             answer: options.answer_tokens.min(limit.unwrap_or(u32::MAX)),
             hashes: hashes.map_or_else(Vec::new, thinned),
@@ -161,7 +161,7 @@ impl TokenLoad {
         &self,
         candidates: &[usize],
         endpoints: &Endpoints,
-        asked: &Asked,
+        asked: &Demand,
         hashes: &[u64],
     ) -> Option<(usize, u32)> {
         let mut least: Option<(f64, usize, u32)> = None;
@@ -185,7 +185,7 @@ impl TokenLoad {
     }
 
     /// The tokens of a prompt that an endpoint has to compute.
-    fn missing(&self, asked: &Asked, hashes: &[u64], position: usize) -> u32 {
+    fn missing(&self, asked: &Demand, hashes: &[u64], position: usize) -> u32 {
         let known = blocks_of(self.memory.known(hashes, position));
         let bytes = known * self.options.block_size;
         let cached = (bytes as f64 / self.options.bytes_per_token) as u32;

@@ -14,18 +14,18 @@ pub(crate) enum Refused {
     /// What is wrong with the document.
     Mistakes(Mistakes),
     /// Something else is wrong.
-    For(Error),
+    Other(Error),
 }
 
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
-        Self::For(error)
+        Self::Other(error)
     }
 }
 
 impl From<store::Error> for Refused {
     fn from(error: store::Error) -> Self {
-        Self::For(error.into())
+        Self::Other(error.into())
     }
 }
 
@@ -90,7 +90,7 @@ pub(super) fn refused(
                 Ok(Some(stored)) => described(kind, &stored.row),
                 _ => format!("{} {id}", kind.declaration().singular),
             };
-            return Refused::For(Error::bad_request(format!(
+            return Refused::Other(Error::bad_request(format!(
                 "the document is without the {}, to which the {} still refers: delete the latter first, \
                  or have it refer to another one",
                 named(*kind, *id),
@@ -100,7 +100,7 @@ pub(super) fn refused(
         _ => {}
     }
     match mistakes.is_empty() {
-        true => Refused::For(error.into()),
+        true => Refused::Other(error.into()),
         false => Refused::Mistakes(mistakes),
     }
 }

@@ -6,12 +6,12 @@ use super::super::Admin;
 use crate::store::Node;
 
 /// Longest wait for the list. A scrape must not fail because the store is away.
-const PATIENCE: Duration = Duration::from_millis(500);
+const LIST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The gateways that share the configuration, if several can. The inner value is none if the list
 /// cannot be read in time.
 pub(super) async fn nodes(admin: &Admin) -> Option<Option<Vec<Node>>> {
     let nodes = admin.store.nodes()?;
-    let listed = tokio::time::timeout(PATIENCE, nodes.list()).await;
+    let listed = tokio::time::timeout(LIST_TIMEOUT, nodes.list()).await;
     Some(listed.ok().and_then(Result::ok))
 }

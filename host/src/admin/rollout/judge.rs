@@ -35,7 +35,7 @@ const FOR_EACH: Duration = Duration::from_millis(20);
 const COUNTED_EVERY: u32 = 30;
 
 /// Longest time in which the store has to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reports, and judges if it is its turn, for as long as the future is polled.
 pub(in crate::admin) async fn judge(admin: &Admin, nodes: &dyn Nodes, own: &watch::Sender<Node>) {
@@ -65,7 +65,7 @@ async fn follow(admin: &Admin, nodes: &dyn Nodes, own: &watch::Sender<Node>, tri
     let mut pause = PERIOD;
     for round in 0_u32.. {
         if round.is_multiple_of(COUNTED_EVERY)
-            && let Ok(Ok(ids)) = timeout(PATIENCE, nodes.ids()).await
+            && let Ok(Ok(ids)) = timeout(STORE_TIMEOUT, nodes.ids()).await
         {
             let gateways = u32::try_from(ids.len()).unwrap_or(u32::MAX);
             pause = PERIOD.max(FOR_EACH.saturating_mul(gateways));
@@ -83,10 +83,10 @@ async fn follow(admin: &Admin, nodes: &dyn Nodes, own: &watch::Sender<Node>, tri
         }
         let seconds = since.elapsed().as_secs();
         report(own, trial, count, seconds, counting.totals());
-        match timeout(PATIENCE, nodes.claim(TASK, node::id())).await {
+        match timeout(STORE_TIMEOUT, nodes.claim(TASK, node::id())).await {
             Ok(Ok(true)) => {
                 let judge = judge.get_or_insert_with(Judge::new);
-                if let Ok(Ok(listed)) = timeout(PATIENCE, nodes.list()).await {
+                if let Ok(Ok(listed)) = timeout(STORE_TIMEOUT, nodes.list()).await {
                     judge.look(&listed, trial);
                     judge.decide(admin, trial, seconds).await;
                 }

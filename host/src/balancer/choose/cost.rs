@@ -25,7 +25,7 @@ const BURST: u32 = 100;
 
 /// Fewest picks over their cost that make a fault. One or two may have been slow because the table
 /// had changed.
-const LEAST: u32 = 3;
+const MIN_PICKS_OVER_COST: u32 = 3;
 
 /// Time without a pick over its cost after which not every pick is timed any longer.
 const CALM: Duration = Duration::from_secs(1);
@@ -81,7 +81,7 @@ impl CostBudget {
 
     /// Whether the picks are a fault.
     pub(crate) fn is_overdrawn(&self, cost: Duration) -> bool {
-        self.over >= LEAST && self.debt > cost.saturating_mul(BURST)
+        self.over >= MIN_PICKS_OVER_COST && self.debt > cost.saturating_mul(BURST)
     }
 
     /// Whether each call is to be timed.

@@ -9,7 +9,7 @@ use super::{At, Left, Manifests};
 use crate::entity::Row;
 
 /// The largest weight of a target.
-const MOST: u64 = 65_535;
+const MAX_WEIGHT: u64 = 65_535;
 
 /// A service of Kubernetes, by its namespace and its name.
 type Key = (String, String);
@@ -227,12 +227,12 @@ fn weighted(parts: &[(Vec<(String, u64)>, u64)]) -> Vec<(String, u64)> {
         // Without a remainder where all weights are multiples, and within the bound otherwise.
         let own = if parts.len() == 1 {
             u128::from(own > 0) * 100
-        } else if largest <= u128::from(MOST) {
+        } else if largest <= u128::from(MAX_WEIGHT) {
             own
         } else {
-            (own * u128::from(MOST)).div_ceil(largest.max(divisor))
+            (own * u128::from(MAX_WEIGHT)).div_ceil(largest.max(divisor))
         };
-        u64::try_from(own).unwrap_or(MOST).min(MOST)
+        u64::try_from(own).unwrap_or(MAX_WEIGHT).min(MAX_WEIGHT)
     };
     let targets = targets.into_iter();
     targets.map(|(target, own)| (target, weight(own))).collect()

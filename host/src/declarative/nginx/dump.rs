@@ -4,7 +4,7 @@
 use super::grammar::{Directive, directives};
 
 /// Most directives that may come of includes: a file may be included many times.
-const MOST: usize = 100_000;
+const MAX_DIRECTIVES: usize = 100_000;
 
 /// Most files that include each other.
 const DEPTH: usize = 16;
@@ -41,7 +41,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Directive>, String> {
             directives: directives(&section)?,
         });
     }
-    let mut room = MOST;
+    let mut room = MAX_DIRECTIVES;
     let Some(main) = files.first() else {
         return Ok(Vec::new());
     };
@@ -74,7 +74,8 @@ fn expanded(
             }
             continue;
         }
-        *room = (room.checked_sub(1)).ok_or(format!("there are more than {MOST} directives"))?;
+        *room = (room.checked_sub(1))
+            .ok_or(format!("there are more than {MAX_DIRECTIVES} directives"))?;
         all.push(Directive {
             line: directive.line,
             words: directive.words.clone(),

@@ -7,9 +7,9 @@ use serde_json::json;
 use crate::entity::field::{Check, Deprecation, Field, Preset};
 
 /// The largest number of entries, and of seconds between tries.
-const MOST: i64 = 1_000_000;
+const MAX_NUMBER: i64 = 1_000_000;
 
-const DELAY: &[Check] = &[Check::BetweenNumbers(0.001, MOST as f64)];
+const DELAY: &[Check] = &[Check::BetweenNumbers(0.001, MAX_NUMBER as f64)];
 
 /// The record.
 pub(super) const RECORD: Field = Field::record(
@@ -17,13 +17,13 @@ pub(super) const RECORD: Field = Field::record(
     &[
         Field::integer("max_batch_size")
             .default(Preset::Integer(1))
-            .check(&[Check::Between(1, MOST)]),
+            .check(&[Check::Between(1, MAX_NUMBER)]),
         Field::number("max_coalescing_delay")
             .default(Preset::Integer(1))
             .check(&[Check::Between(0, 3600)]),
         Field::integer("max_entries")
             .default(Preset::Integer(10_000))
-            .check(&[Check::Between(1, MOST)]),
+            .check(&[Check::Between(1, MAX_NUMBER)]),
         Field::integer("max_bytes"),
         Field::number("max_retry_time").default(Preset::Integer(60)),
         Field::number("initial_retry_delay")

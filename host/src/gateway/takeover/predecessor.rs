@@ -56,8 +56,8 @@ impl Predecessor {
             tracing::info!("asking the running gateway to hand over");
             let released = ask(&channel, inherited);
             match released.context("the running gateway has not handed over")? {
-                Asked::Released(lock) => return Ok(Some(Self { channel, lock })),
-                Asked::HasEnded => {}
+                HandOverReply::Released(lock) => return Ok(Some(Self { channel, lock })),
+                HandOverReply::HasEnded => {}
             }
             tracing::info!("the running gateway was replaced by another process or has ended");
         }
@@ -113,7 +113,7 @@ fn commit(channel: &Channel, patience: Duration) -> anyhow::Result<()> {
 }
 
 /// What became of the request to hand over.
-enum Asked {
+enum HandOverReply {
     /// The store is closed. With the lock of the data folder.
     Released(Option<FolderLock>),
     /// The other process has ended, or was replaced, before it answered.
@@ -121,10 +121,10 @@ enum Asked {
 }
 
 /// Asks for the sockets and for the store.
-fn ask(channel: &Channel, inherited: &mut Inherited) -> anyhow::Result<Asked> {
+fn ask(channel: &Channel, inherited: &mut Inherited) -> anyhow::Result<HandOverReply> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     if channel.send(&Message::TakeOver { version }, &[]).is_err() {
-        return Ok(Asked::HasEnded);
+        return Ok(HandOverReply::HasEnded);
     }
     // Another process may be taking over.
     let mut patience = START + PATIENCE;
@@ -132,7 +132,7 @@ fn ask(channel: &Channel, inherited: &mut Inherited) -> anyhow::Result<Asked> {
     loop {
         let (message, descriptors) = match channel.receive(patience) {
             Ok(Some(received)) => received,
-            Ok(None) if !is_answered => return Ok(Asked::HasEnded),
+            Ok(None) if !is_answered => return Ok(HandOverReply::HasEnded),
             received => received?.context("it has ended")?,
         };
         match message {
@@ -143,7 +143,7 @@ fn ask(channel: &Channel, inherited: &mut Inherited) -> anyhow::Result<Asked> {
             } => inherited.add(setting, address, descriptors, is_supervised),
             Message::Released => {
                 let lock = descriptors.into_iter().next();
-                return Ok(Asked::Released(lock.map(FolderLock::received)));
+                return Ok(HandOverReply::Released(lock.map(FolderLock::received)));
             }
             Message::Refused { reason } => bail!("{reason}"),
             message => bail!("it answers {message:?}"),

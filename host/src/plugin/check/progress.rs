@@ -5,10 +5,10 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// Time between two lines.
-const PAUSE: Duration = Duration::from_secs(2);
+const PRINT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Picks between two readings of the clock. Each may take as long as a pick may.
-const LOOK: u64 = 16;
+const PICKS_PER_CLOCK_READ: u64 = 16;
 
 #[derive(Clone, Copy)]
 struct Progress {
@@ -48,9 +48,9 @@ pub(super) fn picks(count: u64) {
         return;
     };
     progress.picks += count;
-    if progress.picks - progress.looked >= LOOK {
+    if progress.picks - progress.looked >= PICKS_PER_CLOCK_READ {
         progress.looked = progress.picks;
-        if progress.told.elapsed() >= PAUSE {
+        if progress.told.elapsed() >= PRINT_INTERVAL {
             progress.told = Instant::now();
             eprintln!("checking {}: {} picks so far", progress.id, progress.picks);
         }

@@ -11,7 +11,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 const MARK: &str = "the balancer says: ";
 
 /// Bytes of the output that are kept.
-const KEPT: usize = 4096;
+const MAX_OUTPUT: usize = 4096;
 
 /// Characters of the output that a sentence quotes.
 const QUOTED: usize = 300;
@@ -64,7 +64,7 @@ impl<S: Subscriber> Layer<S> for Listener {
             LAST.with_borrow_mut(|last| {
                 last.push_str(said);
                 last.push('\n');
-                let excess = last.len().saturating_sub(KEPT);
+                let excess = last.len().saturating_sub(MAX_OUTPUT);
                 let start = last.ceil_char_boundary(excess);
                 last.drain(..start);
             });

@@ -20,7 +20,7 @@ use crate::policy::{DryRun, Policy};
 
 /// Shortest time between two log lines about failed sendings of a queue. With a line for each
 /// failure, a server that is down could fill the disk.
-const NOTE: Duration = Duration::from_secs(10);
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Sends batches of records, one at a time.
 pub(in super::super) trait Sink: Debug + Send + Sync {
@@ -336,7 +336,7 @@ impl Failures {
     fn note(&mut self, now: Instant, error: &str, lost: u64) -> Option<String> {
         self.count += 1;
         self.lost += lost;
-        if self.noted.is_some_and(|noted| now - noted < NOTE) {
+        if self.noted.is_some_and(|noted| now - noted < WARN_INTERVAL) {
             return None;
         }
         self.noted = Some(now);

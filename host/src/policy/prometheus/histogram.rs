@@ -63,7 +63,7 @@ pub(super) struct Exemplar {
 }
 
 /// Milliseconds for which an exemplar is kept before it is replaced. A scraper comes less often.
-const KEPT: u64 = 1000;
+const EXEMPLAR_MS: u64 = 1000;
 
 /// A bucket: how many observations, and one of them.
 #[derive(Debug, Default)]
@@ -129,7 +129,7 @@ impl Bucket {
         let known = self.exemplar.get_or_init(|| Box::new(Mutex::new(example)));
         // While a scrape reads it, it stays.
         if let Some(mut known) = known.try_lock()
-            && known.at + KEPT <= example.at
+            && known.at + EXEMPLAR_MS <= example.at
         {
             *known = example;
         }

@@ -50,7 +50,7 @@ impl Key {
 
 /// The parts of a request that tell it from others.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'r> {
+pub(super) struct KeyParts<'r> {
     pub(super) consumer: Option<Uuid>,
     pub(super) route: Uuid,
     pub(super) method: &'r Method,
@@ -95,7 +95,7 @@ pub(super) struct Identity {
 type Field = (Vec<u8>, Vec<Option<Vec<u8>>>);
 
 impl Identity {
-    pub(super) fn of(asked: &Asked<'_>, same: &Same) -> Self {
+    pub(super) fn of(asked: &KeyParts<'_>, same: &Same) -> Self {
         let arguments = same.select_arguments(asked.query);
         let headers = same.select_headers(asked.headers);
         let mut prefix = asked.route.to_string();
@@ -220,8 +220,8 @@ mod tests {
 
     use super::*;
 
-    fn asked<'r>(target: &'r str, headers: &'r HeaderMap) -> Asked<'r> {
-        Asked {
+    fn asked<'r>(target: &'r str, headers: &'r HeaderMap) -> KeyParts<'r> {
+        KeyParts {
             consumer: None,
             route: Uuid::from_u128(1),
             method: &Method::GET,
@@ -276,7 +276,7 @@ mod tests {
                 ("X-C".into(), Some("x-c".parse().unwrap())),
             ],
         };
-        let asked = Asked {
+        let asked = KeyParts {
             consumer: Some(consumer),
             method: &Method::HEAD,
             ..asked("/A?b=1&c=2", &headers)
@@ -306,7 +306,7 @@ mod tests {
     fn requests_by_another_scheme_or_port_are_told_apart_although_their_keys_are_the_same() {
         let headers = HeaderMap::new();
         let of = |scheme, port| {
-            let asked = Asked {
+            let asked = KeyParts {
                 scheme,
                 port,
                 host: "a.example",
@@ -329,7 +329,7 @@ mod tests {
                 HeaderName::from_static("x-forwarded-proto"),
                 http::HeaderValue::from_static(proto),
             )]);
-            let asked = Asked {
+            let asked = KeyParts {
                 keeps_forwarded,
                 ..asked("/", &headers)
             };

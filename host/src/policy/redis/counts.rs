@@ -12,7 +12,7 @@ use crate::policy::counters::Usage;
 use crate::policy::period::{Limit, PERIODS, Period, Window};
 
 /// How long a counter is kept after its window, in seconds, because the clocks of gateways differ.
-const KEPT: u64 = 10;
+const EXPIRY_SLACK: u64 = 10;
 
 /// Counts a request unless a limit is reached. Arguments: the limits, then the seconds until each
 /// counter expires. Returns what was counted before.
@@ -82,7 +82,7 @@ pub(in crate::policy) fn key_of(name: &str, period: Period, window: Window) -> S
 }
 
 fn expires_in(window: Window, now: u64) -> u64 {
-    window.end.saturating_sub(now) + KEPT
+    window.end.saturating_sub(now) + EXPIRY_SLACK
 }
 
 /// Counts a request unless a limit is reached. `now` is in seconds since 1970.

@@ -15,7 +15,7 @@ use crate::entity::plugin::redis::Redis;
 use crate::tls::{self, NO_PROTOCOL, Trust};
 
 /// The time between two attempts to connect.
-const PAUSE: Duration = Duration::from_millis(500);
+const RECONNECT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The state of the connection to a server.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub(super) async fn keep(
                     tokio::select! {
                         // A server may close an idle connection, which is no failure.
                         () = driver => {
-                            if connected.elapsed() > PAUSE {
+                            if connected.elapsed() > RECONNECT_INTERVAL {
                                 link.send_replace(Link::Connecting);
                                 continue;
                             }
@@ -83,7 +83,7 @@ pub(super) async fn keep(
                 has_failed = true;
             }
             link.send_replace(Link::Failed(reason.into()));
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RECONNECT_INTERVAL).await;
         }
     };
     tokio::select! {

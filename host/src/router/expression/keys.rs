@@ -9,7 +9,7 @@ use crate::pattern::Pattern;
 use crate::router::criteria::{HostPattern, PathPattern};
 
 /// Most keys of one route. An expression that would need more has fewer and wider ones.
-const MOST: usize = 1024;
+const MAX_KEYS: usize = 1024;
 
 /// A key of a route: requests have this host, and a path with this prefix.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ fn conditions(expression: &Expression<Pattern>) -> Vec<Condition> {
 fn distinct(conditions: impl Iterator<Item = Condition>) -> Option<Vec<Condition>> {
     let mut kept = Vec::new();
     for condition in conditions {
-        if condition.is_none() || kept.len() == MOST {
+        if condition.is_none() || kept.len() == MAX_KEYS {
             return None;
         }
         if !kept.contains(&condition) {

@@ -4,7 +4,7 @@ use super::{Batching, Cost, Kind, Prompts, Scenario};
 use crate::named;
 
 /// Most targets, gateways or keys of a simulation.
-const MOST: usize = 1_000_000;
+const MAX_COUNT: usize = 1_000_000;
 
 /// Most blocks of a prompt.
 const LONGEST: u64 = 1 << 20;
@@ -16,7 +16,8 @@ impl Scenario {
             (!(value.is_finite() && value > 0.0)).then(|| format!("{name} must be above 0"))
         };
         let counted = |name: &str, value: usize| {
-            (!(1..=MOST).contains(&value)).then(|| format!("{name} must be between 1 and {MOST}"))
+            (!(1..=MAX_COUNT).contains(&value))
+                .then(|| format!("{name} must be between 1 and {MAX_COUNT}"))
         };
         let mut flaws = vec![
             counted("gateways", self.gateways),
@@ -25,8 +26,8 @@ impl Scenario {
             self.requests.cost.and_then(|cost| cost.flaw("cost")),
             self.flaw_of_batching(),
         ];
-        if self.requests.keys > MOST {
-            flaws.push(Some(format!("requests.keys must be at most {MOST}")));
+        if self.requests.keys > MAX_COUNT {
+            flaws.push(Some(format!("requests.keys must be at most {MAX_COUNT}")));
         }
         if !(0.0..=10.0).contains(&self.requests.key_skew) {
             flaws.push(Some("requests.key_skew must be between 0 and 10".into()));
@@ -181,8 +182,8 @@ impl Kind {
             wrong(&format!("prompt must be between 1 and {LONGEST}"))
         } else if self.shared > self.prompt {
             wrong("shared must be at most prompt")
-        } else if !(1..=MOST).contains(&self.groups) {
-            wrong(&format!("groups must be between 1 and {MOST}"))
+        } else if !(1..=MAX_COUNT).contains(&self.groups) {
+            wrong(&format!("groups must be between 1 and {MAX_COUNT}"))
         } else if !(0.0..=10.0).contains(&self.skew) {
             wrong("skew must be between 0 and 10")
         } else {
@@ -216,9 +217,11 @@ impl Prompts {
         let wrong = |what: &str| Some(format!("requests.prompts.{what}"));
         if ![self.groups, self.users]
             .iter()
-            .all(|count| (1..=MOST).contains(count))
+            .all(|count| (1..=MAX_COUNT).contains(count))
         {
-            wrong(&format!("groups and .users must be between 1 and {MOST}"))
+            wrong(&format!(
+                "groups and .users must be between 1 and {MAX_COUNT}"
+            ))
         } else if !(0.0..=10.0).contains(&self.skew) {
             wrong("skew must be between 0 and 10")
         } else if self.turns == 0 {

@@ -17,10 +17,10 @@ use crate::config::{Etcd, EtcdEndpoint};
 use crate::dns::Resolver;
 
 /// Longest time for an answer. etcd takes milliseconds, and seconds while it has no leader.
-const PATIENCE: Duration = Duration::from_secs(4);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Pause between two tries of a read.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A client.
 #[derive(Debug)]
@@ -71,9 +71,9 @@ impl Client {
                 outcome => outcome,
             }
         };
-        let called = tokio::time::timeout(PATIENCE, calling).await;
+        let called = tokio::time::timeout(ANSWER_TIMEOUT, calling).await;
         let called = called.unwrap_or_else(|_| {
-            let reason = format!("it has not answered for {} s", PATIENCE.as_secs());
+            let reason = format!("it has not answered for {} s", ANSWER_TIMEOUT.as_secs());
             Err(CallError::Broken(reason))
         });
         if called.as_ref().is_err_and(|error| !error.is_refusal()) {
@@ -91,8 +91,8 @@ impl Client {
     ) -> Result<Bytes, CallError> {
         loop {
             match self.call(method, message.as_bytes()).await {
-                Err(error) if !error.is_refusal() && Instant::now() + PAUSE < deadline => {
-                    tokio::time::sleep(PAUSE).await;
+                Err(error) if !error.is_refusal() && Instant::now() + RETRY_PAUSE < deadline => {
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
                 outcome => return outcome,
             }
@@ -116,9 +116,9 @@ impl Client {
             }
             opened
         };
-        let opened = tokio::time::timeout(PATIENCE, opening).await;
+        let opened = tokio::time::timeout(ANSWER_TIMEOUT, opening).await;
         opened.unwrap_or_else(|_| {
-            let reason = format!("it has not answered for {} s", PATIENCE.as_secs());
+            let reason = format!("it has not answered for {} s", ANSWER_TIMEOUT.as_secs());
             Err(CallError::Broken(reason))
         })
     }

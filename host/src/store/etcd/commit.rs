@@ -18,13 +18,13 @@ use super::{blobs, large};
 
 /// Longest time in which a commit is tried: a change of etcd's leader takes one second or two. The
 /// writer gives up after ten.
-const PATIENCE: Duration = Duration::from_secs(5);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest time in which a commit is looked for that was not answered.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Pause between two tries of a commit.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Blobs with their digests.
 type NamedBlobs = Vec<(String, Bytes)>;
@@ -80,10 +80,10 @@ impl EtcdJournal {
         if known.head.parts.is_some() {
             if let Some(settling) = settling {
                 // Otherwise both would copy all of its rows.
-                let settled = async { tokio::time::timeout(PATIENCE, settling).await };
+                let settled = async { tokio::time::timeout(COMMIT_TIMEOUT, settling).await };
                 drop(self.runtime.block_on(settled));
             }
-            let settling = large::settle(&self.remote, &known, PATIENCE);
+            let settling = large::settle(&self.remote, &known, COMMIT_TIMEOUT);
             let settled = self
                 .runtime
                 .block_on(settling)
@@ -96,7 +96,7 @@ impl EtcdJournal {
         let entries = self.entries(state, operations);
         let (entries, blobs) = entries.map_err(CommitError::Refused)?;
         for (digest, blob) in &blobs {
-            let writing = blobs::write(&self.remote, digest, blob, PATIENCE);
+            let writing = blobs::write(&self.remote, digest, blob, COMMIT_TIMEOUT);
             self.runtime
                 .block_on(writing)
                 .map_err(|error| refused(&error))?;
@@ -193,13 +193,13 @@ impl EtcdJournal {
                     error
                 }
             };
-            if began.elapsed() + PAUSE >= PATIENCE {
+            if began.elapsed() + RETRY_PAUSE >= COMMIT_TIMEOUT {
                 return Err(CommitError::InDoubt {
                     reason: format!("etcd has not answered: {reason}"),
                     fate: "takes effect if and when etcd has it, which is not known yet",
                 });
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(RETRY_PAUSE);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::listener;
 use crate::tls::{self, Authorities, ClientCertificate, H2, TlsClient, TlsOptions, Trust};
 
 /// Longest time to connect.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A setting for a message: a path, but no PEM, which may be a key.
 fn shown(text: &str) -> &str {
@@ -69,9 +69,9 @@ impl Connector {
     /// # Errors
     /// Why not, as the end of a sentence.
     pub(super) async fn connect(&self, endpoint: &EtcdEndpoint) -> Result<Connection, String> {
-        let connecting = tokio::time::timeout(PATIENCE, self.try_connect(endpoint));
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, self.try_connect(endpoint));
         let connected = connecting.await.unwrap_or_else(|_| {
-            let seconds = PATIENCE.as_secs();
+            let seconds = CONNECT_TIMEOUT.as_secs();
             Err(format!("it could not be connected within {seconds} s"))
         });
         connected.map_err(|reason| format!("{endpoint}: {reason}"))

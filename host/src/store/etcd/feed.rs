@@ -8,7 +8,7 @@ use super::super::journal::Notify;
 use super::messages::{EtcdRevision, Event};
 
 /// Most events that wait for the journal. Beyond that, it reads all rows instead.
-const MOST: usize = 200_000;
+const MAX_WAITING: usize = 200_000;
 
 /// The events of one transaction of etcd.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Feed {
                 state.waiting += batch.events.len();
                 state.batches.push(batch);
             }
-            if state.waiting > MOST {
+            if state.waiting > MAX_WAITING {
                 state.batches.clear();
                 state.lost = Some("too many changes wait".into());
             }

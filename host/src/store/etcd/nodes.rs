@@ -32,17 +32,17 @@ use crate::dns::Resolver;
 const LEASE: u64 = 10;
 
 /// Pause between two signs of life.
-const PAUSE: Duration = Duration::from_secs(3);
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Time after which a gateway looks whether its key is still there: it can be lost although its lease
 /// stands.
-const LOOK: Duration = Duration::from_secs(60);
+const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Shortest time between two writes of the same gateway.
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// Longest time for the list to be read.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The gateways that share a configuration.
 #[derive(Debug)]
@@ -75,9 +75,9 @@ impl EtcdNodes {
         self.lease.store(lease, Ordering::Relaxed);
         let (sending, mut answers) = client.stream(LEASE_KEEP_ALIVE, keep_alive(lease)).await?;
         // Also kept alive while the node changes all the time.
-        let mut renewals = interval_at(Instant::now() + PAUSE, PAUSE);
+        let mut renewals = interval_at(Instant::now() + RENEWAL_INTERVAL, RENEWAL_INTERVAL);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looks = interval_at(Instant::now() + LOOK, LOOK);
+        let mut looks = interval_at(Instant::now() + KEY_CHECK_INTERVAL, KEY_CHECK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let state = node.borrow_and_update().clone();
@@ -94,7 +94,7 @@ impl EtcdNodes {
                         Err(_) => std::future::pending::<()>().await,
                     },
                     _ = renewals.tick() => {
-                        let answer = timeout(PATIENCE, answers.next()).await;
+                        let answer = timeout(READ_TIMEOUT, answers.next()).await;
                         let answer = answer.map_err(|_| silent())??.ok_or_else(silent)?;
                         if time_left(&answer).map_err(malformed)? == 0 {
                             return Err(CallError::Broken("the lease has ended".into()));
@@ -102,7 +102,7 @@ impl EtcdNodes {
                         sending.send(keep_alive(lease).into_bytes());
                     }
                     _ = looks.tick() => {
-                        let found = self.remote.get(&key, Instant::now() + PATIENCE).await?;
+                        let found = self.remote.get(&key, Instant::now() + READ_TIMEOUT).await?;
                         if found.is_none() {
                             break;
                         }
@@ -141,7 +141,7 @@ impl EtcdNodes {
     ) -> Result<(u64, Vec<Finding>), CallError> {
         let keys = KeyRange::prefix(&self.remote.keys.findings(channel));
         let message = changed_since(&keys, since.cast_signed());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + READ_TIMEOUT;
         let answer = self.remote.client.read(RANGE, &message, deadline).await?;
         let answer = RangeResponse::read(&answer).map_err(malformed)?;
         let read = |entry: &KeyValue| {
@@ -159,7 +159,7 @@ impl EtcdNodes {
     async fn try_claim(&self, task: &str, id: Uuid) -> Result<bool, CallError> {
         let key = self.remote.keys.task(task);
         let has = |value: &[u8]| value == id.to_string().as_bytes();
-        let found = self.remote.get(&key, Instant::now() + PATIENCE).await?;
+        let found = self.remote.get(&key, Instant::now() + READ_TIMEOUT).await?;
         let lease = self.lease.load(Ordering::Relaxed);
         if let Some(found) = found {
             return Ok(has(&found.value));
@@ -186,7 +186,7 @@ impl Nodes for EtcdNodes {
                         tracing::debug!("the other gateways are not told of this one: {error}");
                     }
                 }
-                sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+                sleep(RENEWAL_INTERVAL.mul_f64(0.5 + fastrand::f64())).await;
             }
         }
         .boxed()
@@ -195,7 +195,7 @@ impl Nodes for EtcdNodes {
     fn list(&self) -> BoxFuture<'_, Result<Vec<Node>, String>> {
         async move {
             let keys = KeyRange::prefix(&self.remote.keys.nodes());
-            let listed = self.remote.pages(keys, Instant::now() + PATIENCE).await;
+            let listed = self.remote.pages(keys, Instant::now() + READ_TIMEOUT).await;
             let (_, entries) = listed.map_err(|error| format!("etcd cannot be read: {error}"))?;
             let nodes = entries.iter();
             Ok(nodes
@@ -208,7 +208,7 @@ impl Nodes for EtcdNodes {
     fn ids(&self) -> BoxFuture<'_, Result<Vec<Uuid>, String>> {
         async move {
             let keys = KeyRange::prefix(&self.remote.keys.nodes());
-            let listed = self.remote.keys(keys, Instant::now() + PATIENCE).await;
+            let listed = self.remote.keys(keys, Instant::now() + READ_TIMEOUT).await;
             let entries = listed.map_err(|error| format!("etcd cannot be read: {error}"))?;
             let ids = entries.iter();
             let ids = ids.filter_map(|entry| self.remote.keys.node_of(&entry.key));

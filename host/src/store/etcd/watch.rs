@@ -23,7 +23,7 @@ const BEHIND: Duration = Duration::from_secs(5);
 
 /// First and longest pause before the next try. Each is lengthened by up to itself, so that many
 /// gateways do not come at the same time.
-const PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
 /// Why a watch has ended.
 enum Ended {
@@ -49,7 +49,7 @@ pub(super) async fn run(client: Arc<Client>, feed: Arc<Feed>, keys: KeyRange, fr
         feed,
         keys,
         next: from,
-        pause: PAUSE[0],
+        pause: RETRY_PAUSES[0],
         broken: None,
     };
     loop {
@@ -64,7 +64,7 @@ pub(super) async fn run(client: Arc<Client>, feed: Arc<Feed>, keys: KeyRange, fr
                         .set_down(format!("etcd cannot be followed: {reason}"));
                 }
                 sleep(watch.pause.mul_f64(1.0 + fastrand::f64())).await;
-                watch.pause = (watch.pause * 2).min(PAUSE[1]);
+                watch.pause = (watch.pause * 2).min(RETRY_PAUSES[1]);
             }
         }
     }
@@ -133,7 +133,7 @@ impl Watch {
                 if answer.revision + 1 < self.next {
                     return Err(self.is_behind());
                 }
-                self.pause = PAUSE[0];
+                self.pause = RETRY_PAUSES[0];
                 self.feed.set_up(self.broken.take().is_some());
             } else if answer.events.is_empty() {
                 // A progress notification.

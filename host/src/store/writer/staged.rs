@@ -7,7 +7,7 @@ use super::super::{Commit, Error, Revision};
 use super::Answer;
 
 /// A write whose caller waits for its answer.
-pub(super) struct Asked {
+pub(super) struct PendingWrite {
     pub(super) steps: Steps,
     pub(super) answer: Answer,
 }
@@ -19,11 +19,11 @@ pub(super) struct Staged {
     pub(super) commits: Vec<Commit>,
     /// The answer to each caller, sent once the commit is durable. A refusal waits for that too,
     /// because its cause may be another write of the same commit, which readers must see by then.
-    pub(super) answers: Vec<(Asked, Result<Revision, Error>)>,
+    pub(super) answers: Vec<(PendingWrite, Result<Revision, Error>)>,
 }
 
 impl Staged {
-    pub(super) fn new(rows: &Rows, asked: Vec<Asked>) -> Self {
+    pub(super) fn new(rows: &Rows, asked: Vec<PendingWrite>) -> Self {
         let mut staged = Self::default();
         for asked in asked {
             match rules::stage_steps(rows, &staged.operations, &asked.steps) {

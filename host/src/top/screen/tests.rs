@@ -106,6 +106,6 @@ proptest! {
         prop_assert!(rooms.iter().zip(needs).all(|(room, need)| *room <= need));
         // A part is shown as soon as there is room for its head and a row.
         let needs_any = needs.iter().any(|need| *need > 0);
-        prop_assert!(lines < LEAST || !needs_any || taken > 0);
+        prop_assert!(lines < MIN_PART_LINES || !needs_any || taken > 0);
     }
 }

@@ -13,7 +13,7 @@ use crate::endpoint::Endpoint;
 const RAMP: u32 = 100;
 
 /// The largest weight that balancers know.
-const MOST: u32 = 65_535;
+const MAX_WEIGHT: u32 = 65_535;
 
 impl Members {
     /// Makes the table anew, and hands it to the balancer if it is another one.
@@ -63,7 +63,7 @@ impl Members {
         };
         let ramping = chosen.iter().any(|member| part(member) < 1.0);
         let largest = chosen.iter().map(|member| member.weight).max();
-        let ramp = (MOST / largest.unwrap_or(1).max(1)).clamp(1, RAMP);
+        let ramp = (MAX_WEIGHT / largest.unwrap_or(1).max(1)).clamp(1, RAMP);
         let endpoints: Arc<[Arc<Endpoint>]> = chosen
             .iter()
             .map(|member| {

@@ -16,7 +16,7 @@ fn failures_are_logged_at_a_bounded_rate_with_their_number() {
         let now = start + Duration::from_secs(second);
         assert_eq!(failures.note(now, "no disk", 1), None);
     }
-    let next = failures.note(start + NOTE, "no disk", 1);
+    let next = failures.note(start + WARN_INTERVAL, "no disk", 1);
     assert_eq!(
         next.as_deref(),
         Some(

@@ -11,7 +11,7 @@ use crate::proxy::upload::{BodyError, Stage, Upload};
 
 /// How much of a body that nothing else keeps is kept by this try, in bytes. An endpoint may refuse
 /// a stream of which it has received the start, and then the request is sent again.
-const KEPT: usize = 32 * 1024;
+const MAX_KEPT_BODY: usize = 32 * 1024;
 
 /// The part of a body that is still to be sent.
 pub(super) struct Sending {
@@ -83,7 +83,7 @@ impl Sending {
                 body.length().is_some() && body.stage() == Stage::Done
             });
         self.sent += piece.len();
-        if self.sent > KEPT {
+        if self.sent > MAX_KEPT_BODY {
             self.let_go();
         }
         if self.stream.send_data(piece, is_last).is_err() {
