@@ -76,11 +76,11 @@ pub fn client() -> Option<String> {
     given(|request| request.client.clone())
 }
 
-/// The start of the body: at most `most` bytes, and never more than [`BODY_START`]. `None` if the
+/// The start of the body: at most `most` bytes, and never more than [`MAX_BODY_START`]. `None` if the
 /// request has no body.
 ///
 /// For a component that calls this function, the gateway waits before the first pick of each
-/// request, until it has received [`BODY_START`] bytes of the body or the end of it: the request of
+/// request, until it has received [`MAX_BODY_START`] bytes of the body or the end of it: the request of
 /// a slow client is placed late. The function is part of the contract since 1.3, and earlier
 /// gateways refuse a component that calls it.
 ///
@@ -97,16 +97,16 @@ pub fn body_start(most: u32) -> Option<Vec<u8>> {
     }
     given(|request| {
         let mut body = request.body.clone()?;
-        body.truncate(BODY_START.min(most) as usize);
+        body.truncate(MAX_BODY_START.min(most) as usize);
         Some(body)
     })
 }
 
 /// The maximum number of bytes that [`body_start`] returns.
-pub const BODY_START: u32 = 16 << 10;
+pub const MAX_BODY_START: u32 = 16 << 10;
 
 /// The value at a JSON pointer in the body, such as `/model`, `/max_tokens` or `/messages/0/role`: at
-/// most `most` bytes, and never more than [`JSON_FIELD`]; a longer one is cut off. A string is without
+/// most `most` bytes, and never more than [`MAX_JSON_FIELD`]; a longer one is cut off. A string is without
 /// its quotes and escapes, any other value as it was sent. `None` if the body is not JSON or does not
 /// have it, or if it is not in the part of the body that the gateway waits for.
 ///
@@ -130,12 +130,12 @@ pub fn json_field(pointer: &str, most: u32) -> Option<String> {
     }
     given(|request| {
         let value = json::find(request.known_body()?, pointer)?;
-        Some(value.to_text(JSON_FIELD.min(most) as usize))
+        Some(value.to_text(MAX_JSON_FIELD.min(most) as usize))
     })
 }
 
 /// The hashes of the prompt's prefixes, the shortest first: of its first block of `block` bytes, of its
-/// first two blocks, and so on; at most `most`, and never more than [`HASHES`]. They are those of
+/// first two blocks, and so on; at most `most`, and never more than [`MAX_HASHES`]. They are those of
 /// [`Prompt::hashes`]. `None` if the body has no prompt.
 ///
 /// ```
@@ -151,7 +151,7 @@ pub fn prefix_hashes(block: u32, most: u32) -> Option<Vec<u64>> {
     }
     given(|request| {
         let prompt = Prompt::of(request.known_body()?)?;
-        Some(prompt.hashes(block as usize, HASHES.min(most) as usize))
+        Some(prompt.hashes(block as usize, MAX_HASHES.min(most) as usize))
     })
 }
 
@@ -183,10 +183,10 @@ pub fn body_length() -> Option<(u64, bool)> {
 }
 
 /// The maximum number of bytes that [`json_field`] returns.
-pub const JSON_FIELD: u32 = 16 << 10;
+pub const MAX_JSON_FIELD: u32 = 16 << 10;
 
 /// The maximum number of hashes that [`prefix_hashes`] returns.
-pub const HASHES: u32 = 16 << 10;
+pub const MAX_HASHES: u32 = 16 << 10;
 
 std::thread_local! {
     static GIVEN: RefCell<Option<Given>> = const { RefCell::new(None) };
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!((seen(b"", 8), seen(b"abc", 8)), (Some(0), Some(3)));
         assert_eq!((seen(b"abc", 2), seen(b"abc", 0)), (Some(2), Some(0)));
         let long = vec![0; 1 << 20];
-        assert_eq!(seen(&long, u32::MAX), Some(BODY_START as usize));
+        assert_eq!(seen(&long, u32::MAX), Some(MAX_BODY_START as usize));
     }
 
     #[test]

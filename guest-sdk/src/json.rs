@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 /// The maximum length of a pointer, in bytes.
-pub const POINTER: usize = 1024;
+pub const MAX_POINTER: usize = 1024;
 
 /// A value as it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl<'a> Iterator for Members<'a> {
 /// name the first counts.
 #[must_use]
 pub fn find<'a>(text: &'a [u8], pointer: &str) -> Option<Value<'a>> {
-    if pointer.len() > POINTER || !(pointer.is_empty() || pointer.starts_with('/')) {
+    if pointer.len() > MAX_POINTER || !(pointer.is_empty() || pointer.starts_with('/')) {
         return None;
     }
     let mut names = pointer.split('/').skip(1);
@@ -357,7 +357,7 @@ mod tests {
         ] {
             assert_eq!(at(document, pointer, 100), found, "{pointer}");
         }
-        assert_eq!(at(document, &"/".repeat(POINTER + 1), 9), None);
+        assert_eq!(at(document, &"/".repeat(MAX_POINTER + 1), 9), None);
         assert_eq!(at("[]", "/0", 9), None);
         assert_eq!(at("7 ", "", 9), text("7"));
     }

@@ -84,7 +84,7 @@ mod zones;
 
 pub use draw::{Entropy, Lottery, mix};
 pub use endpoints::{Column, Endpoints};
-pub use outcome::{Ended, Why, last_tag, tag};
+pub use outcome::{EndReason, Ended, last_tag, tag};
 pub use refusal::{last_refusal, refuse};
 pub use weighted::Weighted;
 pub use zones::Zones;
@@ -348,7 +348,7 @@ pub mod __private {
         pub use crate::bindings_of_outcome::__export_outcome as export;
         pub use crate::bindings_of_outcome::exports::pointsman::balancer::outcome::{Ended, Guest};
     }
-    use crate::{Balancer, Ended, Endpoint, Endpoints, Request, Why};
+    use crate::{Balancer, EndReason, Ended, Endpoint, Endpoints, Request};
 
     pub fn new<B: Balancer>() -> B {
         B::default()
@@ -428,7 +428,7 @@ pub mod __private {
                 first_byte: ended.first_byte,
                 took: ended.took,
                 bytes: ended.bytes,
-                why: Why::named(&ended.why),
+                why: EndReason::named(&ended.why),
             });
         }
 

@@ -26,13 +26,13 @@ pub struct Ended {
     /// Bytes of the response's body that came from the endpoint.
     pub bytes: u64,
     /// Why it ended.
-    pub why: Why,
+    pub why: EndReason,
 }
 
 /// Why a try ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Why {
+pub enum EndReason {
     /// The response came in full, or a stream or WebSocket was closed by one side.
     #[default]
     Complete,
@@ -51,7 +51,7 @@ pub enum Why {
     Unsent,
 }
 
-impl Why {
+impl EndReason {
     /// The reason of this name in the contract.
     pub(crate) fn named(name: &str) -> Self {
         match name {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn an_unknown_reason_is_a_broken_try() {
-        assert_eq!(Why::named("complete"), Why::Complete);
-        assert_eq!(Why::named("eclipsed"), Why::Broken);
+        assert_eq!(EndReason::named("complete"), EndReason::Complete);
+        assert_eq!(EndReason::named("eclipsed"), EndReason::Broken);
     }
 }

@@ -107,8 +107,8 @@ impl Memory {
 
     /// Sets the seed of the hash chains, once; the entropy of the first pick is suitable. Clients
     /// must not know it.
-    pub fn keep_secret(&mut self, number: u64) {
-        self.index.keep_secret(number);
+    pub fn set_seed(&mut self, number: u64) {
+        self.index.set_seed(number);
     }
 
     /// The positions that are known for a hash, the most recently used one first; at most

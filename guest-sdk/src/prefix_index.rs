@@ -95,7 +95,7 @@ impl Index {
     }
 
     /// Sets the secret, unless it is set already. `number` must not be known to clients.
-    pub(crate) fn keep_secret(&mut self, number: u64) {
+    pub(crate) fn set_seed(&mut self, number: u64) {
         if self.secret.is_some() {
             return;
         }
@@ -262,7 +262,7 @@ mod tests {
             }
             // The secret changes only the chains of the hashes.
             if let Some(secret) = secret {
-                index.keep_secret(secret);
+                index.set_seed(secret);
             }
             apply(&after, &mut index, &mut plain);
             let known = || plain.0.iter().copied().filter(|(_, position)| *position != usize::MAX);

@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use guest_sdk::facts::{HASHES, JSON_FIELD};
+use guest_sdk::facts::{MAX_HASHES, MAX_JSON_FIELD};
 use guest_sdk::json::{self, Member, Members};
 use guest_sdk::prefix::Prompt;
 use parking_lot::Mutex;
@@ -143,11 +143,11 @@ impl<'a> ReadBody<'a> {
             }
             BodyQuestion::JsonField { pointer, most } => {
                 let value = self.field(pointer)?;
-                BodyAnswer::Text(value.to_text(JSON_FIELD.min(*most) as usize))
+                BodyAnswer::Text(value.to_text(MAX_JSON_FIELD.min(*most) as usize))
             }
             BodyQuestion::PrefixHashes { block, most } => {
                 let prompt = self.prompt()?;
-                let hashes = prompt.hashes(*block as usize, HASHES.min(*most) as usize);
+                let hashes = prompt.hashes(*block as usize, MAX_HASHES.min(*most) as usize);
                 BodyAnswer::Hashes(hashes.into())
             }
         })
@@ -163,7 +163,7 @@ impl<'a> ReadBody<'a> {
     }
 
     fn field(&self, pointer: &str) -> Option<json::Value<'a>> {
-        if pointer.len() > json::POINTER {
+        if pointer.len() > json::MAX_POINTER {
             return None;
         }
         match (json::first_name(pointer), self.outline()) {

@@ -277,7 +277,7 @@ impl body_facts::Host for Guest {
 
     fn json_field(&mut self, pointer: String, most: u32) -> wasmtime::Result<Option<String>> {
         // The gateway keeps what is asked, and its memory is not the plugin's.
-        if pointer.len() > json::POINTER {
+        if pointer.len() > json::MAX_POINTER {
             return Ok(None);
         }
         let question = BodyQuestion::JsonField { pointer, most };

@@ -75,7 +75,7 @@ impl Balancer for PrefixAffinity {
 
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
         self.learn(endpoints);
-        self.index.keep_secret(request.entropy);
+        self.index.set_seed(request.entropy);
         let beginnings = self.beginnings();
         // A retry does not look for a cached prefix: it would find the endpoint that has failed the
         // request.

@@ -73,7 +73,7 @@ impl Balancer for TokenLoad {
     }
 
     fn pick_weighted(&mut self, request: &Request, endpoints: &Endpoints) -> Option<Weighted> {
-        self.memory.keep_secret(request.entropy);
+        self.memory.set_seed(request.entropy);
         let asked = self.asked();
         // A retry does not look for a cached prefix: it would find the endpoint that has failed the
         // request.
@@ -121,7 +121,7 @@ impl TokenLoad {
         let limit = limits.find_map(|limit| limit.parse().ok());
         let hashes = match options.capacity {
             0 => None,
-            _ => facts::prefix_hashes(options.block_size as u32, facts::HASHES),
+            _ => facts::prefix_hashes(options.block_size as u32, facts::MAX_HASHES),
         };
         Demand {
             prompt: told.unwrap_or_else(estimated),
