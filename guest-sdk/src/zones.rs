@@ -169,7 +169,7 @@ impl<T: Default> Zones<T> {
         std::iter::once(&self.preferred).chain(others)
     }
 
-    /// The same, to be changed.
+    /// What the balancer keeps of each part, to be changed: of the preferred endpoints first.
     pub fn parts_mut(&mut self) -> impl Iterator<Item = &mut T> {
         let others = self.split.as_mut().map(|split| &mut split.others);
         std::iter::once(&mut self.preferred).chain(others)

@@ -120,7 +120,7 @@ impl<'a> Host<'a> {
         self.bare().parse().ok()
     }
 
-    /// The same value, which borrows nothing.
+    /// The host as a value that borrows nothing.
     pub fn into_owned(self) -> Host<'static> {
         Host {
             text: Cow::Owned(self.text.into_owned()),
@@ -210,7 +210,7 @@ impl<'a> Authority<'a> {
         }
     }
 
-    /// The same value, which borrows nothing.
+    /// The authority as a value that borrows nothing.
     pub fn into_owned(self) -> Authority<'static> {
         Authority {
             host: self.host.into_owned(),

@@ -70,7 +70,7 @@ pub struct Config {
     pub database: bool,
     /// The declarative configuration that is loaded at a start without a database: a file.
     pub declarative_config: Option<PathBuf>,
-    /// The same as a text.
+    /// The declarative configuration that is loaded at a start without a database: a text.
     pub declarative_config_string: Option<String>,
     /// Whether entities are kept in etcd, which several gateways share.
     pub shares_store: bool,

@@ -152,7 +152,8 @@ impl Live {
         ahead
     }
 
-    /// The same, unless that would be more than `limit`.
+    /// Counts one more request, and returns how many there were before, unless that would be more
+    /// than `limit`.
     fn begin_within(&self, limit: u32) -> Option<u32> {
         let more = |count| (count < limit).then_some(count + 1);
         let taken = (self.in_flight).fetch_update(Ordering::SeqCst, Ordering::Relaxed, more);

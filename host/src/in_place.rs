@@ -24,9 +24,9 @@ pub(crate) async fn in_place<F: Future>(future: F) -> F::Output {
     poll_fn(|cx| block_in_place(|| future.as_mut().poll(cx))).await
 }
 
-/// The same for a future of which there may be any number: the number of steps that run at the same
-/// time is limited, and they run in the order in which they were requested. A future that waits
-/// does not block others.
+/// Runs all steps of a future of which there may be any number without blocking other tasks: the
+/// number of steps that run at the same time is limited, and they run in the order in which they
+/// were requested. A future that waits does not block others.
 pub(crate) async fn in_turn<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut turn = Turn(None);

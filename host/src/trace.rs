@@ -201,7 +201,7 @@ pub enum Answer {
     None,
     /// The balancer refused the request.
     Refused,
-    /// The same, and it said how.
+    /// The balancer refused the request, and said how.
     RefusedWith {
         /// Status of the response.
         status: u16,

@@ -109,7 +109,7 @@ impl EntityTags {
         let mut is_present = false;
         for value in headers.get_all(name) {
             is_present = true;
-            // A tag may have bytes that are no text (RFC 9110, 8.8.3). No tag of the gateway has.
+            // A tag may have bytes that are not text (RFC 9110, 8.8.3). No tag of the gateway has.
             let value = String::from_utf8_lossy(value.as_bytes());
             let mut rest = &*value;
             // What is not a list of tags matches nothing.

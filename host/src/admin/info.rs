@@ -169,7 +169,7 @@ fn listeners(listens: &[Listen]) -> Value {
     }
 }
 
-/// The same of streams, which have other flags.
+/// A list of addresses of streams, which have other flags.
 fn stream_listeners(listens: &[Listen]) -> Value {
     let mut shown = listeners(listens);
     if let Some(entries) = shown.as_array_mut() {

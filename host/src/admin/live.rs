@@ -143,7 +143,7 @@ impl Live {
             None => drop(topics.senders.remove(&topic)),
             Some(event) => {
                 if let Some(sender) = topics.senders.get(&topic) {
-                    // Without clients it is not sent, which is no error.
+                    // Without clients it is not sent, which is not an error.
                     let _ = sender.send(format!("event: figures\ndata: {event}\n\n").into());
                 }
             }

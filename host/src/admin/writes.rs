@@ -19,7 +19,7 @@ fn shown_again(admin: &Admin, kind: Kind, row: Row) -> Result<Value, Error> {
     Ok(shown(admin, kind, row)?.unwrap_or_default().into())
 }
 
-/// The same for a row with a value that only this client is shown, if there is one.
+/// A row that was just written, with a value that only this client is shown, if there is one.
 fn shown_first(
     admin: &Admin,
     kind: Kind,

@@ -209,7 +209,7 @@ impl Balancer {
         self.scans_bodies.load(Ordering::Relaxed) || self.canary_any(Self::scans_bodies)
     }
 
-    /// The present plugin.
+    /// The current plugin.
     pub fn plugin(&self) -> Arc<LoadedBalancer> {
         Arc::clone(&self.inner.lock().plugin)
     }

@@ -14,7 +14,7 @@ pub(super) struct EndpointFacts {
     is_open: bool,
     /// The position of each id of that table, once the guest has asked.
     positions: Option<HashMap<u64, u32>>,
-    /// The answers that the guest was given, if they are recorded. An answer that is none is not
+    /// The answers that the guest was given, if they are recorded. An answer of `None` is not
     /// kept, since none is what a replay answers to a question that is not in the trace.
     recorded: Option<BTreeMap<(u32, AskedOfEndpoint), String>>,
     /// The answers of a trace, by position and question.

@@ -71,9 +71,9 @@ impl Engine {
         Self::with(settings, None)
     }
 
-    /// The same, but calls are bounded by instructions and not by time, so that even a call that
-    /// takes too long ends at the same place each time. This is for replay and simulation, and
-    /// makes guests a little slower.
+    /// Starts a component host whose calls are bounded by instructions and not by time, so that
+    /// even a call that takes too long ends at the same place each time. This is for replay and
+    /// simulation, and makes guests a little slower.
     ///
     /// # Errors
     /// As for [`Engine::new`].

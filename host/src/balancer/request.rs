@@ -27,7 +27,7 @@ pub struct PickRequest<'a> {
 }
 
 impl PickRequest<'_> {
-    /// The same without the borrowed facts, so that it can be kept or sent to another thread.
+    /// The request without the borrowed facts, so that it can be kept or sent to another thread.
     pub fn in_numbers(self) -> PickRequest<'static> {
         PickRequest {
             facts: None,

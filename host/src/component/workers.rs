@@ -80,8 +80,8 @@ impl Workers {
         known.insert(key, wrong);
     }
 
-    /// Runs work that calls an instance while no request waits, on a thread that may block. Work
-    /// that has begun is finished even if the future is dropped.
+    /// Runs work that calls an instance outside a pick, on a thread that may block. Work that has
+    /// begun is finished even if the future is dropped.
     ///
     /// # Errors
     /// [`ComponentError::Internal`] if it panics.
@@ -92,8 +92,8 @@ impl Workers {
         aside(&self.questions, work).await
     }
 
-    /// The same for reading and calling a component while it is loaded, which waits for no other
-    /// work.
+    /// Runs work that reads and calls a component while it is loaded, on a thread that may block.
+    /// It waits for no other work.
     pub(crate) async fn aside_to_load<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,

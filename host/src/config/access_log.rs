@@ -84,7 +84,7 @@ pub enum LogEscape {
 /// A part of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogPart<V = LogVariable> {
-    /// The same in every line.
+    /// Text that is the same in every line.
     Text(String),
     /// A value.
     Variable(V),

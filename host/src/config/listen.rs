@@ -130,7 +130,7 @@ impl Listen {
                 continue;
             }
             if let Some(first) = address.replace(word) {
-                // The word that is no address is the one that is wrong.
+                // The word that is not an address is the one that is wrong.
                 let wrong = if is_address(first) { word } else { first };
                 return Err(format!("{wrong:?} is not a flag"));
             }

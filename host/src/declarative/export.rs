@@ -203,7 +203,7 @@ fn scalar_text(text: &str) -> String {
     quoted
 }
 
-/// Plain words that are no texts in YAML 1.1.
+/// Plain words that are not texts in YAML 1.1.
 const KEYWORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
 
 #[cfg(test)]

@@ -214,7 +214,7 @@ impl Mistakes {
         self.bounded(told.into_iter().map(|(_, text)| text).collect())
     }
 
-    /// The same with what a caller says of the place of each error, in place of its line.
+    /// A line for each error, with what a caller says of its place in place of its line.
     pub(super) fn told_of(&self, origin: impl Fn(&[Step]) -> String) -> Vec<String> {
         let texts = self.texts().into_iter();
         let told = texts.map(|(steps, text)| origin(&steps.unwrap_or_default()) + &text);

@@ -168,7 +168,7 @@ pub struct Certificate {
 pub struct Extension {
     /// An OCSP response for the certificate, DER in base64.
     pub ocsp_response: Option<String>,
-    /// The same for the certificate of another type.
+    /// An OCSP response for the certificate of another type, DER in base64.
     pub ocsp_response_alt: Option<String>,
 }
 

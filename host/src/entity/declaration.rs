@@ -22,12 +22,12 @@ pub struct Declaration {
     pub endpoints: Endpoints,
     /// The name of its collection in paths, such as `key-auths`.
     pub path: &'static str,
-    /// The same in a path below a row that the entity refers to, such as `key-auth` in
+    /// The name in a path below a row that the entity refers to, such as `key-auth` in
     /// `/consumers/{consumer}/key-auth`.
     pub nested_path: &'static str,
     /// The field by which a path may name a row, in addition to its id, if there is one.
     pub endpoint_key: Option<&'static str>,
-    /// The same in a path below a parent row, if it is another field, such as the target of an
+    /// The key in a path below a parent row, if it is another field, such as the target of an
     /// upstream: one that is unique only below its parent.
     pub nested_key: Option<&'static str>,
     /// The reference to the owner of a row, if rows have an owner.

@@ -28,7 +28,7 @@ pub struct Listeners {
     pub listens: Vec<Listen>,
     /// For each worker, its sockets, each with the number of its address in `listens`.
     pub(crate) workers: Vec<Vec<(usize, BoundSocket)>>,
-    /// The same for datagrams, of the addresses with the flag `udp`.
+    /// For each worker, its sockets for datagrams, of the addresses with the flag `udp`.
     pub(crate) datagrams: Vec<Vec<(usize, std::net::UdpSocket)>>,
     /// The files of Unix sockets.
     pub(crate) files: Vec<SocketFile>,

@@ -45,7 +45,7 @@ pub(super) enum FieldValue {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) name: Vec<u8>,
-    /// The content of a part; empty for a value of JSON that is no text.
+    /// The content of a part; empty for a value of JSON that is not a string.
     pub(super) value: Bytes,
     pub(super) bytes: Bytes,
 }
@@ -230,7 +230,7 @@ impl Json<'_> {
         self.at += rest.iter().take_while(space).count();
     }
 
-    /// The next byte that is no space.
+    /// The next byte that is not a space.
     fn peek(&mut self) -> Option<u8> {
         self.skip_space();
         self.text.get(self.at).copied()

@@ -147,7 +147,7 @@ impl KeyAuth {
         auth::fail(request, self.config.anonymous.as_deref(), refuse)
     }
 
-    /// The same for a request whose body may have the key.
+    /// Decides about a request whose body may have the key.
     async fn decide_by_body(&self, request: &mut Request<'_>) -> Verdict {
         let content_type = request.head.headers.get(CONTENT_TYPE);
         let content_type = content_type.map(HeaderValue::as_bytes);

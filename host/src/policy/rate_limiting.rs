@@ -119,7 +119,7 @@ impl RateLimiting {
         self.decide_at(request, usage, now, Place::ONLY)
     }
 
-    /// The same, where the limits are a share of the configured ones.
+    /// What happens to a request, where the limits are a share of the configured ones.
     fn decide_at(
         &self,
         request: &mut Request<'_>,

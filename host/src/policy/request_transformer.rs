@@ -175,7 +175,7 @@ enum Kind {
 
 impl Kind {
     fn of(headers: &HeaderMap) -> Option<Self> {
-        // Bytes that are no text change nothing about the kind: servers ignore unknown parameters.
+        // Bytes that are not text change nothing about the kind: servers ignore unknown parameters.
         let content_type = String::from_utf8_lossy(headers.get(CONTENT_TYPE)?.as_bytes());
         let content_type = content_type.to_ascii_lowercase();
         let kinds = [

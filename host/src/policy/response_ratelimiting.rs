@@ -176,7 +176,7 @@ impl ResponseRatelimiting {
     /// What a response counts against each limit.
     fn amounts(&self, headers: &HeaderMap) -> Vec<u64> {
         let values = self.header.iter().flat_map(|name| headers.get_all(name));
-        // Bytes that are no text must not hide the amounts beside them.
+        // Bytes that are not text must not hide the amounts beside them.
         let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
         let mut amounts = vec![0; self.limits.len()];
         for value in values {

@@ -107,8 +107,8 @@ impl Algorithm {
     }
 }
 
-/// The same for ES512, whose curve `ring` does not know. The signature is both of its numbers, one
-/// after the other (RFC 7518, 3.4).
+/// Whether a signature by ES512, whose curve `ring` does not know, is that of a text. The signature
+/// is both of its numbers, one after the other (RFC 7518, 3.4).
 fn is_signed_with_p521(key: &PublicKey, text: &str, signature: &[u8]) -> Option<bool> {
     if key.kind != KeyKind::P521 {
         return None;

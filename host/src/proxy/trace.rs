@@ -22,7 +22,7 @@ pub(super) struct Trace {
     matched_at: Option<Instant>,
     /// When its policies had decided.
     admitted: Cell<Option<Instant>>,
-    /// How the endpoint of the present try is chosen.
+    /// How the endpoint of the current try is chosen.
     pub(super) pick: PickNote,
     /// The tries that have ended, in their order.
     pub(super) tries: RefCell<Vec<Try>>,
@@ -59,7 +59,7 @@ impl Trace {
         self.note_match_at(Instant::now(), route, service);
     }
 
-    /// The same of a route that was found at another time.
+    /// Notes the route that was found `at` a time, and its service.
     pub(super) fn note_match_at(&mut self, at: Instant, route: &Route, service: Option<&Service>) {
         self.matched_at = Some(at);
         self.matched_entities = MatchedEntities {

@@ -115,7 +115,7 @@ impl Machine {
             .push(Reverse((Work(self.attained + work), ticket)));
     }
 
-    /// The same for a server that batches.
+    /// Accepts a request at a server that batches.
     pub(super) fn enqueue(&mut self, job: Job) {
         self.working += 1;
         if let Some(batch) = &mut self.batch {

@@ -39,7 +39,7 @@ pub(super) struct Outcome {
     /// SHA-256 of its component.
     digest: String,
     pub(super) total: Summary,
-    /// The same for each phase of the load, by the time of arrival.
+    /// The summary of each phase of the load, by the time of arrival.
     pub(super) phases: Vec<Summary>,
     pub(super) targets: Vec<TargetSummary>,
     pub(super) timeline: Timeline,
@@ -196,7 +196,7 @@ struct Tally {
     unknown: u64,
     /// In microseconds.
     latencies: Histogram<u64>,
-    /// The same until the first byte of the answer.
+    /// Latencies until the first byte of the answer, in microseconds.
     first_bytes: Histogram<u64>,
     by_target: Vec<u64>,
     /// Blocks of the prompts that targets received, and how many of these they had cached.

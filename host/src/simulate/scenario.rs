@@ -369,7 +369,7 @@ impl Requests {
         Some(self.cost?.mean() + self.prompts.as_ref().map_or(0.0, prompt))
     }
 
-    /// The same for requests of all kinds at a server that batches.
+    /// Mean work of requests of all kinds at a server that batches, in milliseconds.
     pub(super) fn mean_batched(&self, batch: &Batching) -> f64 {
         let shares: f64 = self.kinds.iter().map(|kind| kind.share).sum();
         let kinds = self.kinds.iter();

@@ -116,7 +116,7 @@ pub struct Active {
     pub(super) probe: entity::Probe,
     /// Time between two probes of an available address; none for no probes.
     pub(super) healthy_interval: Option<Duration>,
-    /// The same of an unavailable one.
+    /// Time between two probes of an unavailable address; none for no probes.
     pub(super) unhealthy_interval: Option<Duration>,
     pub(super) judge: Judge,
 }

@@ -48,7 +48,7 @@ impl Trials {
         self.publish(&waiting);
     }
 
-    /// The same for an unavailable address whose trial may be scheduled already.
+    /// Schedules the trial of an unavailable address, unless it is scheduled already.
     pub(super) fn expect(&self, endpoint: u64, now: u64, pause: Duration) {
         let waits = |trial: &Trial| trial.endpoint == endpoint;
         if !self.waiting.lock().iter().any(waits) {

@@ -59,7 +59,7 @@ pub(super) fn shown<'f>(all: impl Iterator<Item = (Side, &'f NodeFigures)> + Clo
     json!({ main.0: main.1, canary.0: canary.1 })
 }
 
-/// The same, of the gateways that are alive.
+/// The figures of both channels, of the gateways that are alive.
 pub(super) fn of_nodes(nodes: &[Node], rollout: Uuid) -> Value {
     let all = nodes
         .iter()

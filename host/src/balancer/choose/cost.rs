@@ -36,8 +36,8 @@ pub(crate) struct CostBudget {
     is_watched: bool,
     /// CPU time that picks took beyond their cost, less the share of the time since.
     debt: Duration,
-    /// The same without that reduction, and the number of these picks, since the debt was last
-    /// zero.
+    /// CPU time that picks took beyond their cost, and the number of these picks, since the debt
+    /// was last zero.
     excess: Duration,
     over: u32,
     /// When `debt` was last computed.

@@ -13,7 +13,7 @@ pub struct Counters {
     pub picks: u64,
     /// Fallback picks: those that the host made in place of the plugin, for any reason.
     pub fallback_picks: u64,
-    /// The same by the reason.
+    /// Fallback picks by the reason.
     pub fallback_picks_by_kind: FallbackPicks,
     /// Requests that the plugin refused.
     pub refused: u64,

@@ -23,7 +23,7 @@ impl Balancer {
         drop(before);
     }
 
-    /// The present plugin, and its settings.
+    /// The current plugin, and its settings.
     pub fn current(&self) -> (Arc<LoadedBalancer>, String) {
         let inner = self.inner.lock();
         (Arc::clone(&inner.plugin), inner.config.clone())

@@ -23,7 +23,7 @@ pub struct Report {
     pub compared: u64,
     /// Those of them where both made the same choice.
     pub agreed: u64,
-    /// The same as a share; none before the first.
+    /// The share of `agreed` in `compared`; none before the first.
     pub agreement: Option<f64>,
     /// Picks that the shadow had no answer to, because it failed or was in quarantine.
     pub unanswered: u64,
@@ -78,8 +78,8 @@ pub struct Share {
     pub first: u64,
     /// Picks of the shadow.
     pub shadow: u64,
-    /// The same as a share of all.
+    /// Picks of the first, as a share of all.
     pub first_share: f64,
-    /// The same as a share of all.
+    /// Picks of the shadow, as a share of all.
     pub shadow_share: f64,
 }

@@ -32,8 +32,8 @@ pub(super) fn couple(input: &mut Row, old: Option<&Row>) {
     }
 }
 
-/// The same for a whole row; Kong does it whenever it reads one. An upstream that hashes on nothing
-/// gets `round-robin`, one that hashes on something `consistent-hashing`.
+/// Sets the algorithm of a whole row; Kong does it whenever it reads one. An upstream that hashes
+/// on nothing gets `round-robin`, one that hashes on something `consistent-hashing`.
 pub(super) fn settle(row: &mut Row) {
     let algorithm = text(row, "algorithm");
     if !KONG_ALGORITHMS.contains(&algorithm) {

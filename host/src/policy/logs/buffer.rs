@@ -47,7 +47,8 @@ impl Limits {
         at_a_time: 1,
     };
 
-    /// The same for servers of which one message that cannot be sent must not take others with it.
+    /// For policies without settings of a queue, whose server gets each message by itself: one that
+    /// cannot be sent must not take others with it.
     pub(in super::super) const SINGLE: Self = Self {
         batch: 1,
         ..Self::FIXED

@@ -63,7 +63,7 @@ pub(super) async fn keep(
                     let connected = Instant::now();
                     link.send_replace(Link::Up { number, connection });
                     tokio::select! {
-                        // A server may close an idle connection, which is no failure.
+                        // A server may close an idle connection, which is not a failure.
                         () = driver => {
                             if connected.elapsed() > RECONNECT_INTERVAL {
                                 link.send_replace(Link::Connecting);

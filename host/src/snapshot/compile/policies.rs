@@ -25,7 +25,7 @@ pub(super) struct PolicyParts {
     identities: Identities,
     /// The policies that were compiled last.
     compiled: Policies,
-    /// The same of streams, which have no identities.
+    /// The policies of streams that were compiled last; they have no identities.
     compiled_for_streams: Policies,
 }
 
