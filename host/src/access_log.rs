@@ -40,7 +40,7 @@ const MOST_WAITING: usize = 4 << 20;
 const BATCH: Duration = Duration::from_millis(50);
 
 /// Number of bytes in a buffer at which the thread does not wait for more.
-const MUCH: usize = MOST_WAITING / 8;
+const FLUSH_BYTES: usize = MOST_WAITING / 8;
 
 /// Niceness of the thread: requests come before their lines where there are too few cores.
 const NICE: i32 = 5;
@@ -66,7 +66,7 @@ struct Shared {
     /// Whether the thread knows that there are lines.
     is_awake: AtomicBool,
     /// Whether a buffer has so many lines that the thread does not wait for more.
-    is_much: AtomicBool,
+    is_flush_due: AtomicBool,
     /// Whether the log has to be opened again.
     reopens: AtomicBool,
     /// Whether no further lines come.
@@ -287,11 +287,11 @@ impl Writer {
             lines.count += count;
         }
         drop(lines);
-        let has_become_much = waiting > MUCH && waiting - own.len() <= MUCH;
+        let has_become_much = waiting > FLUSH_BYTES && waiting - own.len() <= FLUSH_BYTES;
         own.clear();
         self.log.wake();
         if has_become_much {
-            self.log.shared.is_much.store(true, Ordering::Release);
+            self.log.shared.is_flush_due.store(true, Ordering::Release);
             self.log.thread.unpark();
         }
     }
@@ -334,7 +334,7 @@ impl Writing {
                 self.sink.reopen();
             }
             // Before the lines are taken: what comes after that wakes the thread again.
-            self.shared.is_much.store(false, Ordering::Release);
+            self.shared.is_flush_due.store(false, Ordering::Release);
             self.shared.is_awake.swap(false, Ordering::AcqRel);
             self.write_all();
             if ends {
@@ -357,7 +357,7 @@ impl Writing {
             std::thread::park();
         }
         let end = Instant::now() + BATCH;
-        while !is_called() && !shared.is_much.load(Ordering::Acquire) {
+        while !is_called() && !shared.is_flush_due.load(Ordering::Acquire) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;

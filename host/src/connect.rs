@@ -50,7 +50,7 @@ impl EndpointStream {
     /// Whether there is something that is not read yet: bytes, the end of the stream or an error.
     /// Over TLS these may be bytes of the session alone. A caller that then takes the connection
     /// for stale only has to open a new one.
-    pub(crate) fn has_news(&self) -> bool {
+    pub(crate) fn has_unread(&self) -> bool {
         let socket = match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.get_ref().0,

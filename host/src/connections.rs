@@ -257,7 +257,7 @@ impl ConnectionLimits {
     }
 
     /// Whether no permit for a connection to an endpoint is left.
-    pub(crate) fn endpoints_are_out(&self) -> bool {
+    pub(crate) fn endpoint_permits_exhausted(&self) -> bool {
         self.endpoints.available_permits() == 0
     }
 

@@ -274,7 +274,7 @@ fn check(plugin: &Plugin) -> Result<(), String> {
 
 /// The policy in place of one that cannot be made of a stored plugin, if that is one that decides
 /// which requests may pass.
-pub fn in_place_of(plugin: &Plugin) -> Option<Arc<dyn Policy>> {
+pub fn blocking_substitute(plugin: &Plugin) -> Option<Arc<dyn Policy>> {
     let kind = PluginKind::named(&plugin.name);
     let is_gate = kind.is_some_and(|kind| kind.is_gate);
     is_gate.then(|| Arc::new(unusable::Unusable) as Arc<dyn Policy>)

@@ -136,7 +136,7 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
         })
     });
     let outcomes: Vec<(Outcome, Duration)> = outcomes.into_iter().collect::<Result<_, _>>()?;
-    say_speed(&outcomes, start.elapsed());
+    print_speed(&outcomes, start.elapsed());
     let outcomes: Vec<Outcome> = outcomes.into_iter().map(|(outcome, _)| outcome).collect();
 
     let document = json!({
@@ -281,7 +281,7 @@ fn list() -> anyhow::Result<()> {
 
 /// Prints the speed of the simulation. It is not part of the outcome, because it differs from run
 /// to run.
-fn say_speed(outcomes: &[(Outcome, Duration)], took: Duration) {
+fn print_speed(outcomes: &[(Outcome, Duration)], took: Duration) {
     let mut sum = 0;
     for (outcome, took) in outcomes {
         sum += outcome.total.requests;

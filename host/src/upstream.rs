@@ -151,7 +151,7 @@ impl Upstream {
         self.policy = Arc::new(policy);
         self.shared.members.set_policy(Arc::clone(&self.policy));
         self.shared.places.look();
-        self.await_trials();
+        self.schedule_trials();
         self.shared.probes.sync();
         self.shared.report_readers.sync();
         self.shared.outliers.sync();
@@ -175,7 +175,7 @@ impl Upstream {
     /// balancer is told only if its table changes.
     pub fn set_targets(&self, targets: &[Target], names: &Names) {
         self.shared.members.set_targets(targets, names);
-        self.await_trials();
+        self.schedule_trials();
         self.shared.probes.sync();
         self.shared.report_readers.sync();
         self.shared.outliers.sync();
@@ -208,7 +208,7 @@ impl Upstream {
 
     /// Schedules trials of the addresses that became unavailable before the policy asked for
     /// trials.
-    fn await_trials(&self) {
+    fn schedule_trials(&self) {
         let Some((pause, _)) = self.policy.recovery() else {
             return;
         };

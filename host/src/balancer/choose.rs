@@ -36,7 +36,7 @@ use crate::clock::micros;
 use crate::endpoint::{Endpoint, RequestCost};
 pub(crate) use cost::CostBudget;
 pub use counters::{Counters, Faults, Handover};
-use faults::PROBATION;
+use faults::FAULT_MEMORY;
 use host::{fallback_pick, picked, untried};
 pub use record::Recording;
 
@@ -111,7 +111,7 @@ struct Inner {
     observer: Option<Arc<dyn PickObserver>>,
     /// The canary that counts its faults too, and the side that they count for.
     judged: Option<(Arc<Canary>, Side)>,
-    /// Faults in a row, each within [`PROBATION`] of the one before.
+    /// Faults in a row, each within [`FAULT_MEMORY`] of the one before.
     faults: u32,
     last_fault: Option<Instant>,
     /// The budget of CPU time for picks over their cost.

@@ -70,7 +70,7 @@ impl Instance {
         let guest = Guest::new(spec.limits.memory, output, load);
         let mut instance = Self::new(spec.host, &plugin.prepared, guest, spec.limits)?;
         instance
-            .call_patiently(|exports, store| {
+            .call_outside_pick(|exports, store| {
                 exports
                     .policy
                     .pointsman_balancer_policy()
@@ -114,7 +114,7 @@ impl Instance {
             let load = LoadView::new(LoadAnswers::Live, Arc::default());
             let guest = Guest::new(limits.memory, output, load);
             let mut instance = Self::new(host, prepared, guest, limits)?;
-            instance.call_patiently(|exports, store| {
+            instance.call_outside_pick(|exports, store| {
                 let policy = exports.policy.pointsman_balancer_policy();
                 policy.call_describe(store)
             })
@@ -173,7 +173,7 @@ impl Instance {
 
     /// Restores the state that another instance has saved, before the first table.
     pub(super) fn restore(&mut self, saved: &[u8]) -> Result<(), Fault> {
-        self.call_patiently(|exports, store| match &exports.hand_over {
+        self.call_outside_pick(|exports, store| match &exports.hand_over {
             Some(hand_over) => hand_over
                 .pointsman_balancer_state()
                 .call_restore(store, saved),
@@ -281,7 +281,7 @@ impl Instance {
                 weight: endpoint.weight,
             })
             .collect();
-        let told = self.call_patiently(|exports, store| {
+        let told = self.call_outside_pick(|exports, store| {
             exports
                 .policy
                 .pointsman_balancer_policy()
@@ -364,13 +364,15 @@ impl Instance {
         Ok(self.sandbox.call(|store| call(exports, store))?)
     }
 
-    fn call_patiently<T>(
+    fn call_outside_pick<T>(
         &mut self,
         call: impl FnOnce(&Exports, &mut Store<Guest>) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         self.forget_recorded();
         let exports = &self.exports;
-        Ok(self.sandbox.call_patiently(|store| call(exports, store))?)
+        Ok(self
+            .sandbox
+            .call_outside_pick(|store| call(exports, store))?)
     }
 
     #[inline]

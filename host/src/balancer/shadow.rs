@@ -41,7 +41,7 @@ const STACK: usize = 4 << 20;
 
 /// Addresses that are no longer in the table and whose picks are still kept. The number is bounded,
 /// so that names whose addresses change all the time do not fill the memory.
-const GONE: usize = 1000;
+const MAX_REMOVED: usize = 1000;
 
 /// The thread that compares picks, for all shadows of the gateway. It is started with the first
 /// shadow.
@@ -478,7 +478,7 @@ impl Tally {
 
     /// Removes addresses that are no longer in the table, if there are many.
     fn keep(&mut self, table: &[Arc<Endpoint>]) {
-        if self.picks.len() > table.len() + GONE {
+        if self.picks.len() > table.len() + MAX_REMOVED {
             let ids: std::collections::HashSet<u64> = table.iter().map(|e| e.id).collect();
             self.picks.retain(|id, _| ids.contains(id));
         }

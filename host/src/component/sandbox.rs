@@ -80,7 +80,7 @@ impl<T: 'static> Sandbox<T> {
             fuel: host.fuel(),
             overrun: None,
         };
-        let instance = sandbox.call_patiently(instantiate)?;
+        let instance = sandbox.call_outside_pick(instantiate)?;
         Ok((sandbox, instance))
     }
 
@@ -94,7 +94,7 @@ impl<T: 'static> Sandbox<T> {
     }
 
     /// Calls the guest outside a pick. The call may take ten times as long.
-    pub(crate) fn call_patiently<R>(
+    pub(crate) fn call_outside_pick<R>(
         &mut self,
         call: impl FnOnce(&mut Store<Guest<T>>) -> wasmtime::Result<R>,
     ) -> Result<R, GuestFault> {
@@ -110,7 +110,7 @@ impl<T: 'static> Sandbox<T> {
     ) -> Result<R, GuestFault> {
         self.store
             .set_hostcall_fuel(bytes.saturating_add(HOSTCALL_FUEL));
-        let answer = self.call_patiently(call);
+        let answer = self.call_outside_pick(call);
         self.store.set_hostcall_fuel(HOSTCALL_FUEL);
         answer
     }
@@ -125,7 +125,7 @@ impl<T: 'static> Sandbox<T> {
         // call may take: see `take_overrun`.
         let first = match patience {
             1 => 1,
-            more => first_look(self.ticks, more),
+            more => first_check(self.ticks, more),
         };
         self.store.set_epoch_deadline(first);
         if let Some(fuel) = self.fuel {
@@ -177,7 +177,7 @@ impl<T: 'static> Sandbox<T> {
 
 /// Ticks after which the time of a call is checked for the first time. Its CPU time counts from
 /// there.
-fn first_look(ticks: u64, patience: u32) -> u64 {
+fn first_check(ticks: u64, patience: u32) -> u64 {
     let ticks = ticks.saturating_mul(u64::from(patience));
     ticks.saturating_sub(1).max(1)
 }

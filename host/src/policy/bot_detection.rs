@@ -7,7 +7,7 @@ use http::StatusCode;
 use http::header::USER_AGENT;
 
 use super::answer::Answer;
-use super::pattern_share::{MOST, PatternShare};
+use super::pattern_share::{MAX_BYTES, PatternShare};
 use super::request::Request;
 use super::{Access, DryRun, Policy};
 use crate::entity::plugin::bot_detection::Config;
@@ -74,12 +74,12 @@ impl BotDetection {
     /// # Errors
     /// A text is not a pattern, or the patterns take too much memory.
     pub(super) fn new(config: &Config) -> Result<Self, String> {
-        let room = &mut { MOST };
+        let room = &mut { MAX_BYTES };
         Ok(Self {
             allow: compile(&config.allow, room)?,
             deny: compile(&config.deny, room)?,
             programs: programs()?,
-            _share: PatternShare::take(MOST - *room)?,
+            _share: PatternShare::take(MAX_BYTES - *room)?,
         })
     }
 
@@ -96,7 +96,10 @@ fn compile(patterns: &[String], room: &mut usize) -> Result<Vec<Pattern>, String
         .collect::<Result<_, _>>()
         .map_err(|error| match error {
             PatternError::NoRoom { .. } => {
-                format!("its regexes take more than {} MiB together", MOST >> 20)
+                format!(
+                    "its regexes take more than {} MiB together",
+                    MAX_BYTES >> 20
+                )
             }
             error => error.to_string(),
         })
@@ -107,7 +110,7 @@ fn programs() -> Result<&'static Pattern, String> {
         let names = NAMES.iter().map(|name| name.replace('.', r"\."));
         let shapes = SHAPES.iter().map(|shape| (*shape).to_owned());
         let all: Vec<String> = names.chain(shapes).collect();
-        Pattern::new(&all.join("|"), "", &mut { MOST })
+        Pattern::new(&all.join("|"), "", &mut { MAX_BYTES })
     });
     COMPILED.as_ref().map_err(ToString::to_string)
 }

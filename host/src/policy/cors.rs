@@ -10,7 +10,7 @@ use http::header::{
 use http::{Method, StatusCode};
 
 use super::answer::Answer;
-use super::pattern_share::{MOST, PatternShare};
+use super::pattern_share::{MAX_BYTES, PatternShare};
 use super::request::Request;
 use super::response::Response;
 use super::{Access, DryRun, Policy};
@@ -151,7 +151,7 @@ impl Origins {
             }
             _ => {}
         }
-        let mut room = MOST;
+        let mut room = MAX_BYTES;
         let listed = entries.iter().map(|entry| {
             // A regex without a colon is compared with the host alone. Source: Kong.
             let is_host = is_regex(entry) && !entry.contains(':');
@@ -167,7 +167,7 @@ impl Origins {
         let entries = listed.collect::<Result<_, String>>()?;
         Ok(Self::Listed {
             entries,
-            _share: PatternShare::take(MOST - room)?,
+            _share: PatternShare::take(MAX_BYTES - room)?,
         })
     }
 

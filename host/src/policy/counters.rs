@@ -15,7 +15,7 @@ const SHARDS: usize = 64;
 const MOST_OF_SHARD: usize = 7 << 10;
 
 /// The largest number of counters.
-pub(super) const MOST: usize = SHARDS * MOST_OF_SHARD;
+pub(super) const MAX_COUNTERS: usize = SHARDS * MOST_OF_SHARD;
 
 /// How many counters of a shard are examined before one is added.
 const EXAMINED: usize = 8;
@@ -26,7 +26,7 @@ const SKEW: u64 = 1;
 
 /// Fixed-window counters: one for each key and period of the calendar.
 ///
-/// There are at most [`MOST`]. When a counter is added or its window begins anew, the [`EXAMINED`]
+/// There are at most [`MAX_COUNTERS`]. When a counter is added or its window begins anew, the [`EXAMINED`]
 /// counters of its shard that were examined longest ago are examined, and those whose windows are
 /// over are removed. If the shard is still full, the one of them with the lowest count is evicted: so
 /// a flood of new keys does not evict keys that are close to their limits.
@@ -340,11 +340,15 @@ mod tests {
         for _ in 0..5 {
             counters.take(&-1, &limits, 0);
         }
-        for key in 0..(MOST as i64 / 4 * 5) {
+        for key in 0..(MAX_COUNTERS as i64 / 4 * 5) {
             counters.take(&key, &limits, 0);
         }
-        assert!(counters.len() <= MOST, "{}", counters.len());
-        assert!(counters.len() > MOST - MOST / 8, "{}", counters.len());
+        assert!(counters.len() <= MAX_COUNTERS, "{}", counters.len());
+        assert!(
+            counters.len() > MAX_COUNTERS - MAX_COUNTERS / 8,
+            "{}",
+            counters.len()
+        );
         assert_eq!(counters.read(&-1, &limits, 0).counts[0], 5);
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// What the regular expressions of one plugin may take, compiled, in bytes.
-pub(super) const MOST: usize = 16 << 20;
+pub(super) const MAX_BYTES: usize = 16 << 20;
 
 /// What those of all plugins may take together, in bytes.
 const MOST_TOGETHER: usize = 256 << 20;

@@ -136,7 +136,7 @@ impl ProxyCache {
         let upgrades = lists(&request.head.headers, &UPGRADE, "websocket");
         is_named
             && !upgrades
-            && !(self.config.cache_control && rules::passes_by(&request.head.headers))
+            && !(self.config.cache_control && rules::bypasses_cache(&request.head.headers))
     }
 
     fn identity(&self, request: &Request<'_>) -> Identity {

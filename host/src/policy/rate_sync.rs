@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use super::Resources;
-use super::counters::{MOST, Usage};
+use super::counters::{MAX_COUNTERS, Usage};
 use super::period::{Limit, Period, Window};
 use super::rate_key::RateKey;
 use super::redis::Server;
@@ -88,7 +88,7 @@ impl Shared {
                 count: 0,
             };
             let key = (*key, limit.period);
-            if pending.len() >= MOST && !pending.contains_key(&key) {
+            if pending.len() >= MAX_COUNTERS && !pending.contains_key(&key) {
                 // The server is out of reach for long.
                 continue;
             }

@@ -64,7 +64,7 @@ impl TcpSink {
             let name = self.tls_name.as_deref();
             return self
                 .server
-                .connect_tls(name, &Trust::Anybody, NO_PROTOCOL)
+                .connect_tls(name, &Trust::Unverified, NO_PROTOCOL)
                 .await;
         }
         Ok(Box::new(self.server.connect().await?))

@@ -25,7 +25,7 @@ use crate::tls::ACME_TLS;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long headers of the PROXY protocol and handshakes may go on when the gateway shuts down.
-const LAST_OPENINGS: Duration = Duration::from_secs(1);
+const OPENING_GRACE: Duration = Duration::from_secs(1);
 
 /// Allocates the numbers of a worker's connections: its index + 1, then steps of the number of
 /// workers. So they are unique in the process, and workers share no counter.
@@ -229,7 +229,7 @@ impl Opening {
     /// Ends some time after the worker has begun to drain.
     async fn late(mut stage: watch::Receiver<Stage>) {
         let _ = stage.wait_for(|stage| *stage == Stage::Draining).await;
-        tokio::time::sleep(LAST_OPENINGS).await;
+        tokio::time::sleep(OPENING_GRACE).await;
     }
 }
 

@@ -135,7 +135,7 @@ impl Client {
 
     /// To be called when the client has begun to speak HTTP/2. It may cancel `max_cancelled`
     /// requests at once, beyond as many as are answered.
-    pub(super) fn speak_http2(&self, max_cancelled: u32) -> &Streams {
+    pub(super) fn begin_http2(&self, max_cancelled: u32) -> &Streams {
         self.streams
             .get_or_init(|| Streams::new(max_cancelled, Rc::clone(&self.clock)))
     }
@@ -226,7 +226,7 @@ impl Client {
 
     /// Whether the client was told at least `patience` ago that the connection ends, and has not
     /// closed it, although no request was in flight for as long.
-    pub(super) fn ignores_goodbye(&self, now: Instant, patience: Duration) -> bool {
+    pub(super) fn ignores_goaway(&self, now: Instant, patience: Duration) -> bool {
         let told = self.draining_since.get();
         told.is_some_and(|told| now.saturating_duration_since(told) >= patience)
             && self.is_overdue(now, patience)
@@ -250,15 +250,15 @@ impl Client {
     /// Whether the connection should give back the memory that only requests need, because no
     /// request was received for `pause`. This is true only once before the next request, since a
     /// part of that may have been received already.
-    pub(super) fn may_rest(&self, now: Instant, pause: Duration) -> bool {
-        self.is_at_rest()
+    pub(super) fn should_release(&self, now: Instant, pause: Duration) -> bool {
+        self.is_fully_idle()
             && now - self.idle_since.get() >= pause
             && self.state.get() == ConnectionState::Serving
             && !self.rested.replace(true)
     }
 
     /// Whether no request is in flight and no response is being sent.
-    pub(super) fn is_at_rest(&self) -> bool {
+    pub(super) fn is_fully_idle(&self) -> bool {
         // HTTP/2 has state that outlives requests.
         self.is_idle()
             && self

@@ -37,7 +37,7 @@ use limits::Limits;
 /// connection in order before processing it (RFC 9113, 6.8): on a connection that had served
 /// requests, of which many may end at once; and on a connection's first request, where the endpoint
 /// is at fault.
-const MOST_GONE_AWAY: (u32, u32) = (16, 2);
+const MAX_UNPROCESSED: (u32, u32) = (16, 2);
 
 /// A request that can be sent to one endpoint after another.
 pub(super) struct Outbound<'a> {
@@ -117,8 +117,8 @@ impl Unprocessed {
     /// is whether it was the first one of its connection.
     fn go_on(&mut self, is_first: bool) -> bool {
         let (count, most) = match is_first {
-            false => (&mut self.shared, MOST_GONE_AWAY.0),
-            true => (&mut self.first, MOST_GONE_AWAY.1),
+            false => (&mut self.shared, MAX_UNPROCESSED.0),
+            true => (&mut self.first, MAX_UNPROCESSED.1),
         };
         *count += 1;
         *count <= most

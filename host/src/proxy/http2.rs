@@ -76,7 +76,7 @@ fn server(settings: &config::Proxy, client: &Rc<Client>) -> Builder<StreamExecut
 /// Serves the requests of a connection until it ends.
 pub(super) async fn serve(worker: &Rc<Worker>, stream: ClientStream, client: &Rc<Client>) {
     let settings = &worker.settings;
-    let streams = client.speak_http2(settings.http2_max_rapid_resets);
+    let streams = client.begin_http2(settings.http2_max_rapid_resets);
     let stream = MeteredStream::new(stream, streams, max_fields(settings));
     let (handler, requester) = (Rc::clone(worker), Rc::clone(client));
     let service = service_fn(move |request: Request<Incoming>| {

@@ -36,13 +36,13 @@ use crate::request_log;
 use crate::snapshot::Published;
 
 /// Idle time after which a connection gives back the memory that only requests need.
-const REST: Duration = Duration::from_secs(1);
+const IDLE_BEFORE_RELEASE: Duration = Duration::from_secs(1);
 
 /// Time between two checks of the connections, and so the precision of idle timeouts.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time that an idle client of HTTP/2 has to close its connection, once it was told that it ends.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Stack size of a worker's thread, in bytes. Wasm guests run on it. A guest that overflows its own
 /// stack limit uses 512 KiB at most, and must not overflow the thread's stack before that.
@@ -55,7 +55,7 @@ const FREE_HEADERS: usize = 100;
 /// Largest size of hyper's read buffer and of its write buffer for a client, in bytes, unless heads
 /// may be larger. hyper reads bodies in pieces of at most this size. It is smaller than a piece of
 /// a response, so that hyper holds one piece and not two.
-const LEAST_BUFFER: usize = 40 * 1024;
+const MIN_BUFFER: usize = 40 * 1024;
 
 /// The running workers.
 #[derive(Debug)]
@@ -248,7 +248,7 @@ impl Worker {
             // hyper buffers at most this and one piece of a request and its response.
             // `ResponseBody` bounds what hyper holds of a body: one piece, until the client has
             // read it.
-            .max_buf_size(self.settings.max_header_size.max(LEAST_BUFFER))
+            .max_buf_size(self.settings.max_header_size.max(MIN_BUFFER))
             // The worker itself times out slow heads, without a timer for each request.
             .header_read_timeout(None)
             // `ClientStream` copies small pieces into one. (`pipeline_flush` is not used: with it,
@@ -343,7 +343,7 @@ impl Worker {
                     client.go_on();
                     state = ConnectionState::Serving;
                     // The next request may have been received in the meantime.
-                    if client.is_at_rest() {
+                    if client.is_fully_idle() {
                         let parts = connection.into_parts()?;
                         let mut stream = parts.io.into_inner();
                         stream.rewind(parts.read_buf);
@@ -433,14 +433,14 @@ impl Worker {
                     streams.expire(now, SEND_TIMEOUT);
                     // A client of HTTP/2 is told first that the connection ends. hyper waits until
                     // the client has answered a PING, which it may never do.
-                    if client.ignores_goodbye(now, GOODBYE) {
+                    if client.ignores_goaway(now, GOAWAY_TIMEOUT) {
                         client.enter(ConnectionState::Closing);
                     } else if client.is_overdue(now, patience) {
                         client.enter(ConnectionState::Draining);
                     }
                 } else if client.is_overdue(now, patience) || client.is_gone(now, half_closed) {
                     client.enter(ConnectionState::Closing);
-                } else if client.may_rest(now, REST) {
+                } else if client.should_release(now, IDLE_BEFORE_RELEASE) {
                     client.enter(ConnectionState::Resting);
                 }
             }

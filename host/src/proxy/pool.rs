@@ -143,10 +143,10 @@ impl Pool {
 
     /// Starts an exchange on a connection over HTTP/2 that has room for another stream.
     pub(super) fn take_stream(&self, destination: &Destination) -> Option<Exchange> {
-        let is_worn = |connection: &http2::Connection| {
-            self.is_worn(connection.requests()) || connection.endpoint().is_leaving()
+        let is_used_up = |connection: &http2::Connection| {
+            self.is_used_up(connection.requests()) || connection.endpoint().is_leaving()
         };
-        let stream = self.shared.stream(destination, is_worn)?;
+        let stream = self.shared.stream(destination, is_used_up)?;
         self.figures().note_reused();
         Some(Exchange::Http2(Box::new(stream)))
     }
@@ -175,7 +175,7 @@ impl Pool {
     }
 
     /// Whether a connection that has served this many requests is closed.
-    fn is_worn(&self, requests: u32) -> bool {
+    fn is_used_up(&self, requests: u32) -> bool {
         self.max_requests.is_some_and(|most| requests >= most)
     }
 
@@ -184,12 +184,12 @@ impl Pool {
         let Some(mut connection) = exchange.into_connection() else {
             return;
         };
-        let useless = self.is_worn(connection.requests())
+        let useless = self.is_used_up(connection.requests())
             || connection.endpoint_leaving()
             || self.early_closes.keeps_none(connection.destination(), now);
         // `claim_reclaim` is called last, because a caller that gets `true` has to close the
         // connection.
-        let scarce = self.limits.endpoints_are_out();
+        let scarce = self.limits.endpoint_permits_exhausted();
         if self.size == 0 || useless || scarce || connection.claim_reclaim() {
             return;
         }
@@ -247,7 +247,7 @@ impl Pool {
             shortage.as_mut().enable();
             self.keep(|connection| !connection.claim_reclaim());
             (self.shared).keep(|connection| !connection.endpoint().takes_a_connection());
-            if self.limits.endpoints_are_out() {
+            if self.limits.endpoint_permits_exhausted() {
                 self.close_oldest();
             }
             if tokio::time::timeout_at(due, shortage).await.is_err() {

@@ -14,7 +14,7 @@ use super::journal::OpenError;
 
 /// How long a folder that is in use is tried again: a process that was killed closes its files a
 /// moment after it no longer answers.
-const ENDING: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pause between two tries.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
@@ -31,7 +31,7 @@ impl FolderLock {
     /// # Errors
     /// Another process works in the folder.
     pub(super) fn take(data_dir: &Path) -> Result<Self, OpenError> {
-        Self::of(data_dir, ENDING)
+        Self::of(data_dir, LOCK_TIMEOUT)
     }
 
     /// The lock whose descriptor another process has sent.

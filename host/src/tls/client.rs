@@ -65,7 +65,7 @@ impl TlsClient {
         let provider = Arc::new(ring::default_provider());
         let max = self.options.max_intermediates;
         let accepted = match &self.options.trust {
-            Trust::Anybody => None,
+            Trust::Unverified => None,
             Trust::System => Some(Accepted::new(&provider, trust::system(), &[], max)?),
             Trust::Only(these) => {
                 let own = &these.certificates;
@@ -93,10 +93,10 @@ impl Trust {
     /// A connector that names these protocols and shows no certificate. For the same trust and
     /// protocols, all callers get the same connector, and so share its cache of TLS sessions.
     pub(crate) fn connector(&self, protocols: Protocols) -> Result<TlsConnector, Error> {
-        static ANYBODY: LazyLock<Arc<TlsClient>> = LazyLock::new(|| client(Trust::Anybody));
+        static UNVERIFIED: LazyLock<Arc<TlsClient>> = LazyLock::new(|| client(Trust::Unverified));
         static SYSTEM: LazyLock<Arc<TlsClient>> = LazyLock::new(|| client(Trust::System));
         match self {
-            Self::Anybody => ANYBODY.connector(protocols),
+            Self::Unverified => UNVERIFIED.connector(protocols),
             Self::System => SYSTEM.connector(protocols),
             Self::Only(_) => client(self.clone()).connector(protocols),
         }

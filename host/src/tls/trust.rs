@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Trust {
     /// Every certificate is accepted.
-    Anybody,
+    Unverified,
     /// Certificates of the authorities that the system trusts, or that `SSL_CERT_FILE` and
     /// `SSL_CERT_DIR` name.
     System,
@@ -24,9 +24,13 @@ pub(crate) enum Trust {
 }
 
 impl Trust {
-    /// `self` if certificates are verified, otherwise [`Trust::Anybody`].
+    /// `self` if certificates are verified, otherwise [`Trust::Unverified`].
     pub(crate) fn if_verified(&self, verify: bool) -> Self {
-        if verify { self.clone() } else { Self::Anybody }
+        if verify {
+            self.clone()
+        } else {
+            Self::Unverified
+        }
     }
 }
 

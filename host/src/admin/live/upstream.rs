@@ -50,11 +50,11 @@ struct Lane<'a> {
     ms: Option<f64>,
     #[serde(skip_serializing_if = "is_zero")]
     max_ms: f64,
-    #[serde(skip_serializing_if = "is_none_of_them")]
+    #[serde(skip_serializing_if = "is_zero_count")]
     in_flight: u32,
-    #[serde(skip_serializing_if = "is_none_of_them")]
+    #[serde(skip_serializing_if = "is_zero_count")]
     pending: u32,
-    #[serde(skip_serializing_if = "is_none_of_them")]
+    #[serde(skip_serializing_if = "is_zero_count")]
     connections: u32,
     available: bool,
     #[serde(skip_serializing_if = "is_false")]
@@ -68,7 +68,7 @@ struct Lane<'a> {
     /// The part of its slow start that has passed.
     #[serde(skip_serializing_if = "Option::is_none")]
     slow_start: Option<f64>,
-    #[serde(skip_serializing_if = "is_none_of_them")]
+    #[serde(skip_serializing_if = "is_zero_count")]
     failures: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     changed_at: Option<f64>,
@@ -84,7 +84,7 @@ fn is_zero(value: &f64) -> bool {
     *value == 0.0
 }
 
-fn is_none_of_them(number: &u32) -> bool {
+fn is_zero_count(number: &u32) -> bool {
     *number == 0
 }
 

@@ -28,7 +28,7 @@ const BURST: u32 = 100;
 const MIN_PICKS_OVER_COST: u32 = 3;
 
 /// Time without a pick over its cost after which not every pick is timed any longer.
-const CALM: Duration = Duration::from_secs(1);
+const WATCH_TIME: Duration = Duration::from_secs(1);
 
 /// The budget of an instance, and whether each of its picks is timed.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl CostBudget {
         let last = self
             .last_over
             .map(|last| now.saturating_duration_since(last));
-        let is_calm = self.debt.is_zero() && last.is_none_or(|since| since >= CALM);
+        let is_calm = self.debt.is_zero() && last.is_none_or(|since| since >= WATCH_TIME);
         self.is_watched = !is_calm;
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Balancer, Inner, PROBATION, Slot};
+use super::{Balancer, FAULT_MEMORY, Inner, Slot};
 use crate::balancer::tally::{FallbackPicks, PickTimes};
 
 /// What the plugin of a balancer has done since the last switch.
@@ -105,7 +105,9 @@ impl Inner {
     /// The counters as they are shown.
     fn counters(&self) -> Counters {
         let now = Instant::now();
-        let recent = self.last_fault.is_some_and(|last| now - last <= PROBATION);
+        let recent = self
+            .last_fault
+            .is_some_and(|last| now - last <= FAULT_MEMORY);
         let left = match self.slot {
             Slot::Quarantined(until) => Some(until.saturating_duration_since(now)),
             Slot::Empty | Slot::Running(_) => None,

@@ -7,7 +7,7 @@ use crate::balancer::fault::Fault;
 use crate::component::GuestFault;
 
 /// Time without a fault after which faults in a row count from zero again.
-pub(super) const PROBATION: Duration = Duration::from_secs(60);
+pub(super) const FAULT_MEMORY: Duration = Duration::from_secs(60);
 
 /// First and longest quarantine before a faulty instance is replaced; each fault doubles it. The
 /// very first replacement is made at once, unless the fault blocked a worker.
@@ -24,7 +24,7 @@ impl Inner {
     #[cold]
     pub(super) fn record_fault(&mut self, upstream: &str, fault: &Fault) {
         let now = Instant::now();
-        if self.last_fault.is_none_or(|last| now - last > PROBATION) {
+        if self.last_fault.is_none_or(|last| now - last > FAULT_MEMORY) {
             self.faults = 0;
         }
         self.last_fault = Some(now);

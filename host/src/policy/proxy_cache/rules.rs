@@ -105,7 +105,7 @@ impl RequestDirectives {
 
 /// Whether a request with credentials, or one that does not want the cache, passes it by. Only with
 /// `cache_control`.
-pub(super) fn passes_by(headers: &HeaderMap) -> bool {
+pub(super) fn bypasses_cache(headers: &HeaderMap) -> bool {
     let directives = RequestDirectives::of(headers);
     directives.no_store || directives.no_cache || headers.contains_key(AUTHORIZATION)
 }
@@ -229,8 +229,8 @@ mod tests {
             ("cache-control", "only-if-cached"),
         ]));
         assert!(found.no_store && found.only_if_cached && !found.no_cache);
-        assert!(passes_by(&map(&[("authorization", "x")])));
-        assert!(!passes_by(&map(&[("cache-control", "max-age=1")])));
+        assert!(bypasses_cache(&map(&[("authorization", "x")])));
+        assert!(!bypasses_cache(&map(&[("cache-control", "max-age=1")])));
     }
 
     const MINUTE: Duration = Duration::from_secs(60);

@@ -32,7 +32,7 @@ const UNSHARED_KEYS: usize = 10_000;
 const FRAME: usize = 1024;
 
 /// Memory that a header takes besides its name and its value, approximately, in bytes.
-const HEADER_FRAME: usize = 64;
+const HEADER_OVERHEAD: usize = 64;
 
 /// A response that is stored.
 #[derive(Debug)]
@@ -81,9 +81,10 @@ impl Stored {
     /// Approximate memory that it takes, in bytes.
     fn size(&self) -> usize {
         let headers = self.headers.iter();
-        let headers = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_FRAME);
+        let headers =
+            headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD);
         let varying = self.varying.lengths();
-        let varying = varying.map(|length| length + HEADER_FRAME);
+        let varying = varying.map(|length| length + HEADER_OVERHEAD);
         FRAME + self.body.len() + self.parts.len() + headers.chain(varying).sum::<usize>()
     }
 }

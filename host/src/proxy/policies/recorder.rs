@@ -32,7 +32,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Bytes of the request line that the record of an unread head has, at most. Over HTTP/1.1 with an
 /// access log it has fewer: `ClientStream` keeps 1,024 bytes of a head.
-const LONGEST_UNREAD: usize = 4096;
+const MAX_UNREAD_LINE: usize = 4096;
 
 /// Who made a response, and why, if the gateway did.
 #[derive(Clone, Copy)]
@@ -340,7 +340,7 @@ fn first_line(head: &[u8]) -> &[u8] {
     let head = head.trim_ascii_start();
     let end = head.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
     let line = head.get(..end.unwrap_or(head.len())).unwrap_or_default();
-    line.get(..LONGEST_UNREAD).unwrap_or(line)
+    line.get(..MAX_UNREAD_LINE).unwrap_or(line)
 }
 
 /// The method and the version that a request line names, if they are valid.
@@ -379,7 +379,7 @@ mod tests {
         );
         assert_eq!(first_line(b"\x16\x03\x01"), b"\x16\x03\x01");
         assert_eq!(first_line(b""), b"");
-        assert_eq!(first_line(&[b'a'; 9000]).len(), LONGEST_UNREAD);
+        assert_eq!(first_line(&[b'a'; 9000]).len(), MAX_UNREAD_LINE);
     }
 
     #[test]

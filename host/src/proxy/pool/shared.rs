@@ -66,11 +66,11 @@ impl Shared {
     pub(super) fn stream(
         &self,
         destination: &Destination,
-        is_worn: impl Fn(&Connection) -> bool,
+        is_used_up: impl Fn(&Connection) -> bool,
     ) -> Option<Stream> {
         let mut open = self.open.borrow_mut();
         let list = open.get_mut(destination)?;
-        list.retain(|connection| !is_worn(connection) && !connection.is_closed());
+        list.retain(|connection| !is_used_up(connection) && !connection.is_closed());
         let connection = list.iter().find(|connection| connection.has_room())?;
         Some(connection.stream())
     }

@@ -181,7 +181,7 @@ impl Connection {
         // This never waits, and makes no system call unless the runtime was notified. Over TLS the
         // received bytes may be for the session alone; then the connection is not stale.
         let polled = Pin::new(&mut self.stream).poll_read(&mut cx, &mut read);
-        polled.is_ready() || (ask && self.stream.has_news())
+        polled.is_ready() || (ask && self.stream.has_unread())
     }
 
     /// The part of the response's body that is still to be read.

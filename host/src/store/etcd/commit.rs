@@ -11,7 +11,7 @@ use super::super::journal::CommitError;
 use super::super::operations::Operations;
 use super::format::{Entry, Head, Key, json, write_row};
 use super::grpc::CallError;
-use super::journal::{EtcdJournal, KnownState, WATCH_PATIENCE};
+use super::journal::{EtcdJournal, KnownState, WATCH_TIMEOUT};
 use super::messages::{Compare, Step};
 use super::remote::{Committed, StoredHead, read_json};
 use super::{blobs, large};
@@ -21,7 +21,7 @@ use super::{blobs, large};
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest time in which a commit is looked for that was not answered.
-const LOOK_PATIENCE: Duration = Duration::from_secs(3);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Pause between two tries of a commit.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -218,7 +218,7 @@ impl EtcdJournal {
         let Some(newest) = newest else {
             return Err(in_doubt("its head is missing".into()));
         };
-        let deadline = tokio::time::Instant::now() + LOOK_PATIENCE;
+        let deadline = tokio::time::Instant::now() + LOOKUP_TIMEOUT;
         let finding = self.remote.find_commit(commit, known, newest, deadline);
         let found = self.runtime.block_on(finding);
         found.map_err(|error| in_doubt(error.to_string()))
@@ -227,7 +227,7 @@ impl EtcdJournal {
     /// Another gateway has replaced the head: waits until the watch has told how.
     fn overtaken(&self, other: Option<&StoredHead>) -> CommitError {
         let reached =
-            other.is_some_and(|other| self.feed.wait_for(other.mod_revision, WATCH_PATIENCE));
+            other.is_some_and(|other| self.feed.wait_for(other.mod_revision, WATCH_TIMEOUT));
         if !reached {
             self.feed.lose("the watch has not told of a commit");
         }

@@ -27,7 +27,7 @@ pub(super) const FOLDER: &str = "etcd";
 const ORIGIN: &str = "ORIGIN";
 
 /// Rows from which on it is suspicious that more than half of them are gone.
-const FEW: usize = 20;
+const MIN_ROWS_TO_COMPARE: usize = 20;
 
 /// The configuration that was copied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +123,7 @@ impl Copy {
             "etcd has another configuration than the one that this gateway has".to_owned()
         } else if newest < here {
             format!("etcd has revision {newest}, which is older than revision {here} here")
-        } else if copies >= FEW && entities * 2 < copies {
+        } else if copies >= MIN_ROWS_TO_COMPARE && entities * 2 < copies {
             format!("etcd has {entities} entities, and this gateway {copies}")
         } else {
             return None;

@@ -5,7 +5,7 @@ use super::super::operations::Operations;
 use super::super::rows::Rows;
 use super::feed::Batch;
 use super::format::{Head, Key};
-use super::journal::{Changed, EtcdJournal, LONG, READ_PATIENCE, WATCH_PATIENCE};
+use super::journal::{Changed, EtcdJournal, LONG, READ_TIMEOUT, WATCH_TIMEOUT};
 use super::remote::{StoredHead, read_json};
 
 impl EtcdJournal {
@@ -15,7 +15,7 @@ impl EtcdJournal {
     /// Why that is not known, as the end of a sentence.
     pub(super) fn try_follow(&mut self, rows: &Rows) -> Result<Option<Operations>, String> {
         if self.known.is_none() || self.feed.is_lost() {
-            return self.synchronize(rows, READ_PATIENCE).map(Some);
+            return self.synchronize(rows, READ_TIMEOUT).map(Some);
         }
         if let Some(reason) = self.feed.down() {
             return Err(reason);
@@ -23,14 +23,14 @@ impl EtcdJournal {
         if self.feed.take_unverified() {
             let is_same_history = self.is_same_history();
             if !is_same_history.inspect_err(|_| self.feed.doubt())? {
-                return self.synchronize(rows, READ_PATIENCE).map(Some);
+                return self.synchronize(rows, READ_TIMEOUT).map(Some);
             }
         }
         let batches = self.feed.take();
         match self.join(batches) {
             Some((_, head)) if head == rows.head() => Ok(None),
             Some((changed, head)) => self.copy_changes(rows, changed, head).map(Some),
-            None => self.synchronize(rows, READ_PATIENCE).map(Some),
+            None => self.synchronize(rows, READ_TIMEOUT).map(Some),
         }
     }
 
@@ -41,12 +41,12 @@ impl EtcdJournal {
         let Some(known) = &self.known else {
             return Ok(false);
         };
-        let deadline = tokio::time::Instant::now() + READ_PATIENCE;
+        let deadline = tokio::time::Instant::now() + READ_TIMEOUT;
         let head = self.runtime.block_on(self.remote.head(deadline));
         let head = head.map_err(|error| format!("etcd cannot be read: {error}"))?;
         Ok(head.is_some_and(|found| {
             found.head.commit == known.head.head.commit
-                || (self.feed.wait_for(found.mod_revision, WATCH_PATIENCE)
+                || (self.feed.wait_for(found.mod_revision, WATCH_TIMEOUT)
                     && self.revision_of(&found.head).is_some())
         }))
     }

@@ -29,13 +29,13 @@ use crate::dns::Resolver;
 use crate::entity::Kind;
 
 /// Longest wait for etcd at the start of a gateway that has no copy.
-const FIRST_PATIENCE: Duration = Duration::from_secs(15);
+const FIRST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Longest wait for etcd at the start of a gateway with a copy, and at each later attempt.
-pub(super) const READ_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest wait for the watch to tell what is known to have happened.
-pub(super) const WATCH_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const WATCH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest time for a blob to be read or written, and for a large commit to be settled.
 pub(super) const LONG: Duration = Duration::from_secs(60);
@@ -344,8 +344,8 @@ impl Journal for EtcdJournal {
         let mut rows = self.copy.load(schema)?;
         let is_new = self.copy.is_new();
         let patience = match is_new {
-            true => FIRST_PATIENCE,
-            false => READ_PATIENCE,
+            true => FIRST_TIMEOUT,
+            false => READ_TIMEOUT,
         };
         match self.synchronize(&rows, patience) {
             Ok(operations) => {
@@ -419,7 +419,7 @@ impl Journal for EtcdJournal {
         // Last, because what it finds is in the copy from then on, and in effect only if this
         // succeeds.
         if self.known.is_none() || self.feed.is_lost() {
-            self.found = Some(self.synchronize(acknowledged, READ_PATIENCE)?);
+            self.found = Some(self.synchronize(acknowledged, READ_TIMEOUT)?);
         } else if let Some(reason) = self.feed.down() {
             return Err(reason);
         }

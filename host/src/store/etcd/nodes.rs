@@ -29,7 +29,7 @@ use crate::config::Etcd;
 use crate::dns::Resolver;
 
 /// Time after which the key of a gateway that says nothing is gone, in seconds.
-const LEASE: u64 = 10;
+const LEASE_SECONDS: u64 = 10;
 
 /// Pause between two signs of life.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(3);
@@ -39,7 +39,7 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(3);
 const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Shortest time between two writes of the same gateway.
-const SHORTEST: Duration = Duration::from_millis(100);
+const MIN_WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Longest time for the list to be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,7 +70,9 @@ impl EtcdNodes {
         node: &mut watch::Receiver<Node>,
     ) -> Result<Infallible, CallError> {
         let client = &self.remote.client;
-        let answer = client.call(LEASE_GRANT, lease(LEASE).as_bytes()).await?;
+        let answer = client
+            .call(LEASE_GRANT, lease(LEASE_SECONDS).as_bytes())
+            .await?;
         let lease = granted(&answer).map_err(malformed)?;
         self.lease.store(lease, Ordering::Relaxed);
         let (sending, mut answers) = client.stream(LEASE_KEEP_ALIVE, keep_alive(lease)).await?;
@@ -84,7 +86,7 @@ impl EtcdNodes {
             let key = self.remote.keys.node(state.id);
             let message = put_under(&key, &json(&state), lease);
             client.call(PUT, message.as_bytes()).await?;
-            sleep(SHORTEST).await;
+            sleep(MIN_WRITE_INTERVAL).await;
             let mut changed = std::pin::pin!(node.changed());
             loop {
                 tokio::select! {

@@ -143,7 +143,7 @@ impl Left {
 
 /// Whether an idle connection has ended, or has brought a response to no request, such as a 408 for
 /// its age. Such a response must not be taken for the answer to the next probe.
-async fn has_news(stream: &mut (impl AsyncRead + Unpin)) -> bool {
+async fn has_unread(stream: &mut (impl AsyncRead + Unpin)) -> bool {
     std::future::poll_fn(|cx| {
         let mut byte = [0];
         let read = Pin::new(&mut *stream).poll_read(cx, &mut ReadBuf::new(&mut byte));

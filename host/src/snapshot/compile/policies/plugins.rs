@@ -119,7 +119,7 @@ impl Plugins {
             Err(error) => {
                 let (name, id) = (&plugin.name, plugin.id);
                 tracing::error!(plugin = name, %id, "a stored plugin cannot be used: {error}");
-                policy::in_place_of(plugin)?
+                policy::blocking_substitute(plugin)?
             }
         };
         Some(Instance {
