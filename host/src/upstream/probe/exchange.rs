@@ -108,7 +108,7 @@ impl Left {
     /// The connection of the exchange before, if it is idle and open.
     pub(super) async fn reopen(idle: &mut Option<Self>) -> Option<Box<dyn Duplex>> {
         let mut stream = idle.take()?.stream;
-        (!has_news(&mut stream).await).then_some(stream)
+        (!has_unread(&mut stream).await).then_some(stream)
     }
 
     /// Keeps it for the next exchange if it can serve that, or closes it.
