@@ -57,8 +57,8 @@ fn scaled(number: u64, bound: u64) -> u64 {
     ((u128::from(number) * u128::from(bound)) >> 64) as u64
 }
 
-/// A uniform number of 32 bits scaled to less than `bound`: WebAssembly has no multiplication with a
-/// result of more than 64 bits.
+/// A uniform number of 32 bits scaled to less than `bound`: WebAssembly has no multiplication with
+/// a result of more than 64 bits.
 fn scaled_half(number: u32, bound: u32) -> u32 {
     ((u64::from(number) * u64::from(bound)) >> 32) as u32
 }

@@ -76,13 +76,13 @@ pub fn client() -> Option<String> {
     given(|request| request.client.clone())
 }
 
-/// The start of the body: at most `most` bytes, and never more than [`MAX_BODY_START`]. `None` if the
-/// request has no body.
+/// The start of the body: at most `most` bytes, and never more than [`MAX_BODY_START`]. `None` if
+/// the request has no body.
 ///
 /// For a component that calls this function, the gateway waits before the first pick of each
-/// request, until it has received [`MAX_BODY_START`] bytes of the body or the end of it: the request of
-/// a slow client is placed late. The function is part of the contract since 1.3, and earlier
-/// gateways refuse a component that calls it.
+/// request, until it has received [`MAX_BODY_START`] bytes of the body or the end of it: the
+/// request of a slow client is placed late. The function is part of the contract since 1.3, and
+/// earlier gateways refuse a component that calls it.
 ///
 /// ```
 /// use guest_sdk::facts;
@@ -106,9 +106,9 @@ pub fn body_start(most: u32) -> Option<Vec<u8>> {
 pub const MAX_BODY_START: u32 = 16 << 10;
 
 /// The value at a JSON pointer in the body, such as `/model`, `/max_tokens` or `/messages/0/role`: at
-/// most `most` bytes, and never more than [`MAX_JSON_FIELD`]; a longer one is cut off. A string is without
-/// its quotes and escapes, any other value as it was sent. `None` if the body is not JSON or does not
-/// have it, or if it is not in the part of the body that the gateway waits for.
+/// most `most` bytes, and never more than [`MAX_JSON_FIELD`]; a longer one is cut off. A string is
+/// without its quotes and escapes, any other value as it was sent. `None` if the body is not JSON
+/// or does not have it, or if it is not in the part of the body that the gateway waits for.
 ///
 /// The functions for bodies beyond their start are part of the contract since 1.4, and earlier
 /// gateways refuse a component that calls one.
@@ -135,8 +135,8 @@ pub fn json_field(pointer: &str, most: u32) -> Option<String> {
 }
 
 /// The hashes of the prompt's prefixes, the shortest first: of its first block of `block` bytes, of its
-/// first two blocks, and so on; at most `most`, and never more than [`MAX_HASHES`]. They are those of
-/// [`Prompt::hashes`]. `None` if the body has no prompt.
+/// first two blocks, and so on; at most `most`, and never more than [`MAX_HASHES`]. They are those
+/// of [`Prompt::hashes`]. `None` if the body has no prompt.
 ///
 /// ```
 /// use guest_sdk::facts;

@@ -120,9 +120,9 @@ pub trait Balancer: Default {
     /// may be picked, and may be empty. Keep state about an endpoint under its `id`: an endpoint
     /// that stays keeps its id, but may get another position.
     ///
-    /// A pick that comes meanwhile waits for this call, for the upstream's `pick_timeout` at most, and
-    /// is then made by the gateway. [`Endpoints::look`] and [`Endpoints::each_change`] can be used in
-    /// it; the columns of [`COLUMNS`](Self::COLUMNS) are available only in a pick.
+    /// A pick that comes meanwhile waits for this call, for the upstream's `pick_timeout` at most,
+    /// and is then made by the gateway. [`Endpoints::look`] and [`Endpoints::each_change`] can be
+    /// used in it; the columns of [`COLUMNS`](Self::COLUMNS) are available only in a pick.
     fn endpoints_changed(&mut self, _endpoints: &Endpoints) {}
 
     /// Returns a position in `endpoints`, or `None` to refuse the request: the client gets a 503,
@@ -141,12 +141,12 @@ pub trait Balancer: Default {
         self.pick(request, endpoints).map(Weighted::from)
     }
 
-    /// Called once for each pick that returned a position, when its try has ended. The gateway calls it
-    /// for a balancer that is exported with `export!(Type, outcomes)`, between picks, in the order in
-    /// which tries end; since 1.4 of the contract.
+    /// Called once for each pick that returned a position, when its try has ended. The gateway
+    /// calls it for a balancer that is exported with `export!(Type, outcomes)`, between picks, in
+    /// the order in which tries end; since 1.4 of the contract.
     ///
-    /// If more than 1024 ended tries are queued, the newest are dropped: bound the state that is kept
-    /// for each tag.
+    /// If more than 1024 ended tries are queued, the newest are dropped: bound the state that is
+    /// kept for each tag.
     fn try_ended(&mut self, _ended: &Ended) {}
 
     /// Returns the state for the next version of this balancer, or for the same version with other

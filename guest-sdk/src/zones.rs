@@ -77,10 +77,10 @@ impl<T: Default> Zones<T> {
     }
 
     /// Takes a new table. `make` gets each part of it, and what the balancer kept of that part
-    /// before. If no endpoint has the label, it logs that once; again only after a table that is empty
-    /// or has such an endpoint. To be called in
-    /// [`Balancer::endpoints_changed`](crate::Balancer::endpoints_changed), since labels are known only
-    /// there.
+    /// before. If no endpoint has the label, it logs that once; again only after a table that is
+    /// empty or has such an endpoint. To be called in
+    /// [`Balancer::endpoints_changed`](crate::Balancer::endpoints_changed), since labels are known
+    /// only there.
     pub fn endpoints_changed(
         &mut self,
         endpoints: &Endpoints,

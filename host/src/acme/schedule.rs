@@ -16,8 +16,8 @@ pub(super) fn renewal(not_before: i64, not_after: i64, days: f64) -> SystemTime 
     SystemTime::UNIX_EPOCH + end.saturating_sub(Duration::from_secs_f64(left))
 }
 
-/// When to renew a certificate whose authority suggests a time: then, but no later than the settings
-/// say, and no later than when a tenth of the lifetime is left.
+/// When to renew a certificate whose authority suggests a time: then, but no later than the
+/// settings say, and no later than when a tenth of the lifetime is left.
 pub(super) fn suggested_renewal(
     not_before: i64,
     not_after: i64,

@@ -140,8 +140,8 @@ struct Opening {
 }
 
 impl Opening {
-    /// Reads the header of the PROXY protocol and makes the handshake. The client's address makes no
-    /// difference to the Admin API.
+    /// Reads the header of the PROXY protocol and makes the handshake. The client's address makes
+    /// no difference to the Admin API.
     async fn pass(self, mut socket: Socket) -> Result<Transport, Refused> {
         if let Some(proxy_protocol) = &self.proxy_protocol {
             let read = proxy_protocol.read(&mut socket).await;

@@ -20,8 +20,8 @@ const TABLE_ELEMENTS: usize = 10_000;
 /// Core modules that a component consists of: one of Rust has about three.
 const INSTANCES: usize = 8;
 
-/// The host's data of an instance. `T` is the data of the interfaces that the component gets besides
-/// WASI.
+/// The host's data of an instance. `T` is the data of the interfaces that the component gets
+/// besides WASI.
 pub(crate) struct Guest<T> {
     context: WasiCtx,
     table: ResourceTable,

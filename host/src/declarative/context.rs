@@ -20,8 +20,8 @@ pub(crate) trait CheckContext {
     /// How routes are written.
     fn flavor(&self) -> RouterFlavor;
 
-    /// The memory for the regular expressions of all routes besides those of these routes, which keep
-    /// theirs, in bytes.
+    /// The memory for the regular expressions of all routes besides those of these routes, which
+    /// keep theirs, in bytes.
     fn pattern_memory(&self, kept: &[Uuid]) -> usize;
 
     /// The digest of the component that a document names by this path.

@@ -26,10 +26,10 @@ const SKEW: u64 = 1;
 
 /// Fixed-window counters: one for each key and period of the calendar.
 ///
-/// There are at most [`MAX_COUNTERS`]. When a counter is added or its window begins anew, the [`EXAMINED`]
-/// counters of its shard that were examined longest ago are examined, and those whose windows are
-/// over are removed. If the shard is still full, the one of them with the lowest count is evicted: so
-/// a flood of new keys does not evict keys that are close to their limits.
+/// There are at most [`MAX_COUNTERS`]. When a counter is added or its window begins anew, the
+/// [`EXAMINED`] counters of its shard that were examined longest ago are examined, and those whose
+/// windows are over are removed. If the shard is still full, the one of them with the lowest count
+/// is evicted: so a flood of new keys does not evict keys that are close to their limits.
 #[derive(Debug)]
 pub(super) struct Counters<K> {
     shards: Box<[Mutex<Shard<K>>]>,

@@ -1,5 +1,5 @@
-//! The address of a request's client. The peer of its connection is a client, or a proxy in front of
-//! clients that names them. Only proxies that the operator trusts name clients.
+//! The address of a request's client. The peer of its connection is a client, or a proxy in front
+//! of clients that names them. Only proxies that the operator trusts name clients.
 //!
 //! Source: nginx, `ngx_http_realip_module`; Kong 3.9, `trusted_ips`.
 

@@ -23,8 +23,8 @@ use crate::upstream::NoPeer;
 /// Header with the reason why no endpoint was chosen.
 const REASON: HeaderName = HeaderName::from_static("x-pointsman-reason");
 
-/// The methods that a 405 names (RFC 9110, 15.5.6): those of RFC 9110 and `PATCH`, without `CONNECT`
-/// and `TRACE`, which [`super::matched::find`] refuses.
+/// The methods that a 405 names (RFC 9110, 15.5.6): those of RFC 9110 and `PATCH`, without
+/// `CONNECT` and `TRACE`, which [`super::matched::find`] refuses.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The message to a request in clear text on a port for TLS. Source: nginx.

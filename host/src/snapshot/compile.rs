@@ -161,7 +161,8 @@ impl Compiler {
         self
     }
 
-    /// Shows this certificate to endpoints where neither their service nor their upstream names one.
+    /// Shows this certificate to endpoints where neither their service nor their upstream names
+    /// one.
     #[must_use]
     pub(crate) fn with_client_certificate(mut self, shown: Option<Arc<ClientCertificate>>) -> Self {
         self.context.client_certificate = shown;

@@ -1,6 +1,6 @@
 //! The endpoint of a request: the balancer's choice, or an address that is not in the balancer's
-//! table: one on trial, a failover target, or one with weight 0 that serves only its sessions. Where
-//! requests are limited, a request also waits here for room.
+//! table: one on trial, a failover target, or one with weight 0 that serves only its sessions.
+//! Where requests are limited, a request also waits here for room.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -187,8 +187,8 @@ impl Ring {
 ///
 /// Weights are relative to the median weight: when an endpoint joins, leaves or ramps up, the
 /// median usually stays the same, and so do the points of all other endpoints. If the sum would be
-/// above [`MAX_POINTS`], all numbers are reduced by the same factor. A fraction of a point becomes a
-/// whole point for that fraction of the endpoints. These are always the same endpoints, chosen by
+/// above [`MAX_POINTS`], all numbers are reduced by the same factor. A fraction of a point becomes
+/// a whole point for that fraction of the endpoints. These are always the same endpoints, chosen by
 /// their ids, so one more endpoint takes hardly any points from the others.
 fn points_of_each(endpoints: &[Endpoint], slots: u32) -> Vec<u32> {
     /// One point, as a fixed-point number.
