@@ -248,11 +248,9 @@ impl Answers {
             match frame.map_err(broken)?.into_data() {
                 Ok(data) => self.buffer.extend_from_slice(&data),
                 Err(frame) => {
-                    if let Some(trailers) = frame.trailers_ref() {
-                        if let Some(told) = status(trailers) {
-                            told?;
-                            self.has_status = true;
-                        }
+                    if let Some(told) = frame.trailers_ref().and_then(status) {
+                        told?;
+                        self.has_status = true;
                     }
                 }
             }
