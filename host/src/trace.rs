@@ -121,14 +121,14 @@ pub struct Pick {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
     /// The question.
-    pub asked: Asked,
+    pub asked: RequestQuestion,
     /// The answer: text for all questions except those for the body.
     pub answer: Option<Vec<u8>>,
 }
 
 /// A question about a request, of the import `request-facts`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Asked {
+pub enum RequestQuestion {
     /// The method.
     Method,
     /// The path.
@@ -176,14 +176,14 @@ pub struct EndpointFact {
     /// Position of the endpoint.
     pub position: u32,
     /// The question.
-    pub asked: AskedOfEndpoint,
+    pub asked: EndpointQuestion,
     /// The answer.
     pub answer: String,
 }
 
 /// A question about an endpoint, of the import `endpoint-facts`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AskedOfEndpoint {
+pub enum EndpointQuestion {
     /// The label with this key.
     Label(String),
     /// The host.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
-use crate::trace::{AskedOfEndpoint, EndpointFact};
+use crate::trace::{EndpointFact, EndpointQuestion};
 
 /// The answers of the present call, and where they come from.
 #[derive(Default)]
@@ -16,9 +16,9 @@ pub(super) struct EndpointFacts {
     positions: Option<HashMap<u64, u32>>,
     /// The answers that the guest was given, if they are recorded. An answer of `None` is not
     /// kept, since none is what a replay answers to a question that is not in the trace.
-    recorded: Option<BTreeMap<(u32, AskedOfEndpoint), String>>,
+    recorded: Option<BTreeMap<(u32, EndpointQuestion), String>>,
     /// The answers of a trace, by position and question.
-    replayed: Option<BTreeMap<(u32, AskedOfEndpoint), String>>,
+    replayed: Option<BTreeMap<(u32, EndpointQuestion), String>>,
 }
 
 impl EndpointFacts {
@@ -56,11 +56,12 @@ impl EndpointFacts {
     /// The answers that the guest was given when it was told of its table, if they are recorded.
     pub(super) fn recorded(&self) -> Vec<EndpointFact> {
         let recorded = self.recorded.iter().flatten();
-        let fact = |((position, asked), answer): (&(u32, AskedOfEndpoint), &String)| EndpointFact {
-            position: *position,
-            asked: asked.clone(),
-            answer: answer.clone(),
-        };
+        let fact =
+            |((position, asked), answer): (&(u32, EndpointQuestion), &String)| EndpointFact {
+                position: *position,
+                asked: asked.clone(),
+                answer: answer.clone(),
+            };
         recorded.map(fact).collect()
     }
 
@@ -69,7 +70,7 @@ impl EndpointFacts {
         &mut self,
         table: &[Arc<Endpoint>],
         id: u64,
-        asked: AskedOfEndpoint,
+        asked: EndpointQuestion,
     ) -> Option<String> {
         if !self.is_open {
             return None;
@@ -84,9 +85,9 @@ impl EndpointFacts {
         }
         let endpoint = table.get(position as usize)?;
         let answer = match &asked {
-            AskedOfEndpoint::Label(key) => endpoint.labels.get(key)?.to_owned(),
-            AskedOfEndpoint::Host => endpoint.host.to_string(),
-            AskedOfEndpoint::Address => endpoint.address.to_string(),
+            EndpointQuestion::Label(key) => endpoint.labels.get(key)?.to_owned(),
+            EndpointQuestion::Host => endpoint.host.to_string(),
+            EndpointQuestion::Address => endpoint.address.to_string(),
         };
         if let Some(recorded) = &mut self.recorded {
             recorded.insert((position, asked), answer.clone());

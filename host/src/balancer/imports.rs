@@ -17,7 +17,7 @@ use super::facts::{self, BODY_START};
 use super::request::Refusal;
 use crate::component::{add_wasi, level_of};
 use crate::endpoint::{Changes, Endpoint};
-use crate::trace::{AskedOfEndpoint, BodyQuestion};
+use crate::trace::{BodyQuestion, EndpointQuestion};
 
 /// The host's data of an instance of a balancer.
 pub(super) type Guest = crate::component::Guest<LoadView>;
@@ -130,7 +130,7 @@ impl LoadView {
         })
     }
 
-    fn of_endpoint(&mut self, id: u64, asked: AskedOfEndpoint) -> Option<String> {
+    fn of_endpoint(&mut self, id: u64, asked: EndpointQuestion) -> Option<String> {
         self.facts.answer(&self.endpoints, id, asked)
     }
 
@@ -302,15 +302,15 @@ impl body_facts::Host for Guest {
 
 impl endpoint_facts::Host for Guest {
     fn label(&mut self, endpoint: u64, key: String) -> wasmtime::Result<Option<String>> {
-        Ok(self.own.of_endpoint(endpoint, AskedOfEndpoint::Label(key)))
+        Ok(self.own.of_endpoint(endpoint, EndpointQuestion::Label(key)))
     }
 
     fn host(&mut self, endpoint: u64) -> wasmtime::Result<Option<String>> {
-        Ok(self.own.of_endpoint(endpoint, AskedOfEndpoint::Host))
+        Ok(self.own.of_endpoint(endpoint, EndpointQuestion::Host))
     }
 
     fn address(&mut self, endpoint: u64) -> wasmtime::Result<Option<String>> {
-        Ok(self.own.of_endpoint(endpoint, AskedOfEndpoint::Address))
+        Ok(self.own.of_endpoint(endpoint, EndpointQuestion::Address))
     }
 }
 

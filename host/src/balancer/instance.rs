@@ -33,8 +33,8 @@ pub(super) struct InstanceSpec<'a> {
 pub(super) struct Instance {
     sandbox: Sandbox<LoadView>,
     exports: Exports,
-    /// Largest state, in bytes.
-    state: usize,
+    /// Largest state that may be saved, in bytes.
+    max_state: usize,
 }
 
 impl Instance {
@@ -139,7 +139,7 @@ impl Instance {
         Ok(Self {
             sandbox,
             exports,
-            state: limits.state,
+            max_state: limits.state,
         })
     }
 
@@ -153,7 +153,7 @@ impl Instance {
 
     /// The state that it saves for its successor; empty if it saves none.
     pub(super) fn save(&mut self) -> Result<Vec<u8>, Fault> {
-        let limit = self.state;
+        let limit = self.max_state;
         if limit == 0 {
             return Ok(Vec::new());
         }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::body::BodyAnswer;
 use super::facts::RequestFacts;
-use crate::trace::{Asked, BodyQuestion, Fact};
+use crate::trace::{BodyQuestion, Fact, RequestQuestion};
 
 /// Most bytes of questions and answers that are noted of one pick.
 const MAX_NOTE_BYTES: usize = 1 << 20;
@@ -20,7 +20,7 @@ const NOTE_OVERHEAD: usize = 64;
 /// the answer is the same.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    known: BTreeMap<Asked, Option<Vec<u8>>>,
+    known: BTreeMap<RequestQuestion, Option<Vec<u8>>>,
     size: usize,
 }
 
@@ -33,12 +33,12 @@ impl Notes {
         (notes.size <= MAX_NOTE_BYTES).then(|| facts.collect())
     }
 
-    fn add(&mut self, asked: Asked, answer: Option<&[u8]>) {
+    fn add(&mut self, asked: RequestQuestion, answer: Option<&[u8]>) {
         if self.size > MAX_NOTE_BYTES || self.known.contains_key(&asked) {
             return;
         }
         // Only the longest start of a body is noted, and it is the last key of the map.
-        if let (Asked::BodyStart(most), Some((Asked::BodyStart(known), _))) =
+        if let (RequestQuestion::BodyStart(most), Some((RequestQuestion::BodyStart(known), _))) =
             (&asked, self.known.last_key_value())
         {
             if most <= known {
@@ -49,8 +49,8 @@ impl Notes {
             }
         }
         let question = match &asked {
-            Asked::Header(name) => name.len(),
-            Asked::Body(BodyQuestion::JsonField { pointer, .. }) => pointer.len(),
+            RequestQuestion::Header(name) => name.len(),
+            RequestQuestion::Body(BodyQuestion::JsonField { pointer, .. }) => pointer.len(),
             _ => 0,
         };
         self.size += NOTE_OVERHEAD + question + answer.map_or(0, <[u8]>::len);
@@ -65,7 +65,7 @@ pub(super) struct RecordedFacts<'a> {
 }
 
 impl<'a> RecordedFacts<'a> {
-    fn text(&self, asked: Asked, answer: Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
+    fn text(&self, asked: RequestQuestion, answer: Option<Cow<'a, str>>) -> Option<Cow<'a, str>> {
         let text = answer.as_deref().map(str::as_bytes);
         self.notes.lock().add(asked, text);
         answer
@@ -74,29 +74,29 @@ impl<'a> RecordedFacts<'a> {
 
 impl RequestFacts for RecordedFacts<'_> {
     fn method(&self) -> Option<Cow<'_, str>> {
-        self.text(Asked::Method, self.facts.method())
+        self.text(RequestQuestion::Method, self.facts.method())
     }
 
     fn path(&self) -> Option<Cow<'_, str>> {
-        self.text(Asked::Path, self.facts.path())
+        self.text(RequestQuestion::Path, self.facts.path())
     }
 
     fn query(&self) -> Option<Cow<'_, str>> {
-        self.text(Asked::Query, self.facts.query())
+        self.text(RequestQuestion::Query, self.facts.query())
     }
 
     fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        let asked = Asked::Header(name.to_ascii_lowercase());
+        let asked = RequestQuestion::Header(name.to_ascii_lowercase());
         self.text(asked, self.facts.header(name))
     }
 
     fn client(&self) -> Option<Cow<'_, str>> {
-        self.text(Asked::Client, self.facts.client())
+        self.text(RequestQuestion::Client, self.facts.client())
     }
 
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
         let answer = self.facts.body_start(most);
-        let asked = Asked::BodyStart(u32::try_from(most).unwrap_or(u32::MAX));
+        let asked = RequestQuestion::BodyStart(u32::try_from(most).unwrap_or(u32::MAX));
         self.notes.lock().add(asked, answer.as_deref());
         answer
     }
@@ -104,7 +104,7 @@ impl RequestFacts for RecordedFacts<'_> {
     fn of_body(&self, question: &BodyQuestion) -> Option<BodyAnswer> {
         let answer = self.facts.of_body(question);
         let bytes = answer.as_ref().map(BodyAnswer::to_bytes);
-        let asked = Asked::Body(question.clone());
+        let asked = RequestQuestion::Body(question.clone());
         self.notes.lock().add(asked, bytes.as_deref());
         answer
     }
@@ -116,7 +116,7 @@ impl RequestFacts for RecordedFacts<'_> {
 pub struct Told<'a>(pub &'a [Fact]);
 
 impl<'a> Told<'a> {
-    fn text(&self, asked: &Asked) -> Option<Cow<'a, str>> {
+    fn text(&self, asked: &RequestQuestion) -> Option<Cow<'a, str>> {
         let fact = self.0.iter().find(|fact| fact.asked == *asked)?;
         fact.answer.as_deref().map(String::from_utf8_lossy)
     }
@@ -124,29 +124,29 @@ impl<'a> Told<'a> {
 
 impl RequestFacts for Told<'_> {
     fn method(&self) -> Option<Cow<'_, str>> {
-        self.text(&Asked::Method)
+        self.text(&RequestQuestion::Method)
     }
 
     fn path(&self) -> Option<Cow<'_, str>> {
-        self.text(&Asked::Path)
+        self.text(&RequestQuestion::Path)
     }
 
     fn query(&self) -> Option<Cow<'_, str>> {
-        self.text(&Asked::Query)
+        self.text(&RequestQuestion::Query)
     }
 
     fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.text(&Asked::Header(name.to_ascii_lowercase()))
+        self.text(&RequestQuestion::Header(name.to_ascii_lowercase()))
     }
 
     fn client(&self) -> Option<Cow<'_, str>> {
-        self.text(&Asked::Client)
+        self.text(&RequestQuestion::Client)
     }
 
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
         let mut facts = self.0.iter();
         let (known, start) = facts.find_map(|fact| match fact.asked {
-            Asked::BodyStart(known) => Some((known as usize, fact.answer.as_deref()?)),
+            RequestQuestion::BodyStart(known) => Some((known as usize, fact.answer.as_deref()?)),
             _ => None,
         })?;
         // If the answer was shorter than asked for, it is the whole body.
@@ -155,7 +155,8 @@ impl RequestFacts for Told<'_> {
     }
 
     fn of_body(&self, question: &BodyQuestion) -> Option<BodyAnswer> {
-        let asked = |fact: &&Fact| matches!(&fact.asked, Asked::Body(asked) if asked == question);
+        let asked =
+            |fact: &&Fact| matches!(&fact.asked, RequestQuestion::Body(asked) if asked == question);
         let answer = self.0.iter().find(asked)?.answer.as_deref()?;
         BodyAnswer::of_bytes(question, answer)
     }

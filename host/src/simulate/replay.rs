@@ -23,7 +23,7 @@ use crate::balancer::{
     Balancer, Choice, ChoiceDetails, Engine, Observed, PickRequest, Rerun, Told, try_settings,
 };
 use crate::endpoint::{EndReason, Endpoint, InFlight, Labels};
-use crate::trace::{Answer, AskedOfEndpoint, EndpointFact, Event, Header, Pick, Reader, Row};
+use crate::trace::{Answer, EndpointFact, EndpointQuestion, Event, Header, Pick, Reader, Row};
 use crate::upstream::UNANSWERED;
 use fleet::{Fleet, Sent};
 use record::{Came, Record};
@@ -398,7 +398,7 @@ fn endpoint(row: Row, labels: Labels) -> Endpoint {
 fn labels(facts: &[EndpointFact]) -> HashMap<u32, BTreeMap<String, String>> {
     let mut labels = HashMap::<_, BTreeMap<_, _>>::new();
     for fact in facts {
-        if let AskedOfEndpoint::Label(key) = &fact.asked {
+        if let EndpointQuestion::Label(key) = &fact.asked {
             let own = labels.entry(fact.position).or_default();
             own.insert(key.clone(), fact.answer.clone());
         }

@@ -3,8 +3,8 @@
 use thiserror::Error;
 
 use super::{
-    Answer, Asked, AskedOfEndpoint, BodyQuestion, EndReason, EndedTry, EndpointFact, Event, Fact,
-    Header, MAGIC, MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, Row, tag,
+    Answer, BodyQuestion, EndReason, EndedTry, EndpointFact, EndpointQuestion, Event, Fact, Header,
+    MAGIC, MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, RequestQuestion, Row, tag,
 };
 
 /// Most endpoints of a table, and most values of a pick, that are accepted as valid.
@@ -281,14 +281,14 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let damaged = || Error::Damaged(start);
         let asked = match self.byte()? {
-            tag::METHOD => Asked::Method,
-            tag::PATH => Asked::Path,
-            tag::QUERY => Asked::Query,
-            tag::HEADER => Asked::Header(self.text()?),
-            tag::CLIENT => Asked::Client,
-            tag::BODY_START => Asked::BodyStart(self.u32()?),
+            tag::METHOD => RequestQuestion::Method,
+            tag::PATH => RequestQuestion::Path,
+            tag::QUERY => RequestQuestion::Query,
+            tag::HEADER => RequestQuestion::Header(self.text()?),
+            tag::CLIENT => RequestQuestion::Client,
+            tag::BODY_START => RequestQuestion::BodyStart(self.u32()?),
             body if self.header.contract_1_4 => {
-                Asked::Body(self.body_question(body)?.ok_or_else(damaged)?)
+                RequestQuestion::Body(self.body_question(body)?.ok_or_else(damaged)?)
             }
             _ => return Err(damaged()),
         };
@@ -321,9 +321,9 @@ impl<'a> Reader<'a> {
         let position = self.u32()?;
         let start = self.at;
         let asked = match self.byte()? {
-            tag::LABEL => AskedOfEndpoint::Label(self.text()?),
-            tag::HOST => AskedOfEndpoint::Host,
-            tag::ADDRESS => AskedOfEndpoint::Address,
+            tag::LABEL => EndpointQuestion::Label(self.text()?),
+            tag::HOST => EndpointQuestion::Host,
+            tag::ADDRESS => EndpointQuestion::Address,
             _ => return Err(Error::Damaged(start)),
         };
         Ok(EndpointFact {

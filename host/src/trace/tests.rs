@@ -20,18 +20,20 @@ fn header() -> Header {
 
 fn fact() -> impl Strategy<Value = Fact> {
     let asked = prop_oneof![
-        Just(Asked::Method),
-        Just(Asked::Path),
-        Just(Asked::Query),
-        ".{0,5}".prop_map(Asked::Header),
-        Just(Asked::Client),
-        any::<u32>().prop_map(Asked::BodyStart),
-        Just(Asked::Body(BodyQuestion::Length)),
-        Just(Asked::Body(BodyQuestion::PromptLength)),
-        (".{0,5}", any::<u32>())
-            .prop_map(|(pointer, most)| Asked::Body(BodyQuestion::JsonField { pointer, most })),
-        any::<(u32, u32)>()
-            .prop_map(|(block, most)| Asked::Body(BodyQuestion::PrefixHashes { block, most })),
+        Just(RequestQuestion::Method),
+        Just(RequestQuestion::Path),
+        Just(RequestQuestion::Query),
+        ".{0,5}".prop_map(RequestQuestion::Header),
+        Just(RequestQuestion::Client),
+        any::<u32>().prop_map(RequestQuestion::BodyStart),
+        Just(RequestQuestion::Body(BodyQuestion::Length)),
+        Just(RequestQuestion::Body(BodyQuestion::PromptLength)),
+        (".{0,5}", any::<u32>()).prop_map(|(pointer, most)| RequestQuestion::Body(
+            BodyQuestion::JsonField { pointer, most }
+        )),
+        any::<(u32, u32)>().prop_map(|(block, most)| RequestQuestion::Body(
+            BodyQuestion::PrefixHashes { block, most }
+        )),
     ];
     let answer = prop::option::of(prop::collection::vec(any::<u8>(), 0..5));
     (asked, answer).prop_map(|(asked, answer)| Fact { asked, answer })
@@ -39,9 +41,9 @@ fn fact() -> impl Strategy<Value = Fact> {
 
 fn endpoint_fact() -> impl Strategy<Value = EndpointFact> {
     let asked = prop_oneof![
-        ".{0,5}".prop_map(AskedOfEndpoint::Label),
-        Just(AskedOfEndpoint::Host),
-        Just(AskedOfEndpoint::Address),
+        ".{0,5}".prop_map(EndpointQuestion::Label),
+        Just(EndpointQuestion::Host),
+        Just(EndpointQuestion::Address),
     ];
     (any::<u32>(), asked, ".{0,5}").prop_map(|(position, asked, answer)| EndpointFact {
         position,
@@ -223,7 +225,7 @@ fn an_invalid_trace_is_refused_and_a_cut_one_says_where() {
 fn a_trace_has_facts_of_endpoints_only_if_its_version_says_so() {
     let facts = [EndpointFact {
         position: 0,
-        asked: AskedOfEndpoint::Label("zone".into()),
+        asked: EndpointQuestion::Label("zone".into()),
         answer: "a".into(),
     }];
     for (facts_of_requests, contract_1_4, magic) in [
@@ -291,7 +293,7 @@ fn a_trace_has_facts_only_if_its_version_says_so() {
         writer.take()
     };
     let fact = Fact {
-        asked: Asked::Header("x-a".into()),
+        asked: RequestQuestion::Header("x-a".into()),
         answer: Some(b"1".to_vec()),
     };
     let asked = std::slice::from_ref(&fact);

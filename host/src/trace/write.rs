@@ -3,8 +3,8 @@
 use foldhash::{HashMap, HashMapExt};
 
 use super::{
-    Answer, Asked, AskedOfEndpoint, BodyQuestion, EndedTry, EndpointFact, Event, Fact, Header,
-    MAGIC, MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, Row, tag,
+    Answer, BodyQuestion, EndedTry, EndpointFact, EndpointQuestion, Event, Fact, Header, MAGIC,
+    MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, RequestQuestion, Row, tag,
 };
 
 /// Most picks whose outcome is awaited. When there are more, the older ones are taken to have none.
@@ -283,16 +283,16 @@ impl Writer {
 
     fn fact(&mut self, fact: &Fact) {
         match &fact.asked {
-            Asked::Method => self.bytes.push(tag::METHOD),
-            Asked::Path => self.bytes.push(tag::PATH),
-            Asked::Query => self.bytes.push(tag::QUERY),
-            Asked::Header(name) => {
+            RequestQuestion::Method => self.bytes.push(tag::METHOD),
+            RequestQuestion::Path => self.bytes.push(tag::PATH),
+            RequestQuestion::Query => self.bytes.push(tag::QUERY),
+            RequestQuestion::Header(name) => {
                 self.bytes.push(tag::HEADER);
                 part(&mut self.bytes, name.as_bytes());
             }
-            Asked::Client => self.bytes.push(tag::CLIENT),
-            Asked::Body(question) => self.body_question(question),
-            Asked::BodyStart(most) => {
+            RequestQuestion::Client => self.bytes.push(tag::CLIENT),
+            RequestQuestion::Body(question) => self.body_question(question),
+            RequestQuestion::BodyStart(most) => {
                 self.bytes.push(tag::BODY_START);
                 varint(&mut self.bytes, (*most).into());
             }
@@ -326,12 +326,12 @@ impl Writer {
     fn endpoint_fact(&mut self, fact: &EndpointFact) {
         varint(&mut self.bytes, fact.position.into());
         match &fact.asked {
-            AskedOfEndpoint::Label(key) => {
+            EndpointQuestion::Label(key) => {
                 self.bytes.push(tag::LABEL);
                 part(&mut self.bytes, key.as_bytes());
             }
-            AskedOfEndpoint::Host => self.bytes.push(tag::HOST),
-            AskedOfEndpoint::Address => self.bytes.push(tag::ADDRESS),
+            EndpointQuestion::Host => self.bytes.push(tag::HOST),
+            EndpointQuestion::Address => self.bytes.push(tag::ADDRESS),
         }
         part(&mut self.bytes, fact.answer.as_bytes());
     }
