@@ -55,6 +55,7 @@ mod deck;
 mod declarative;
 mod declarative_errors;
 mod declarative_ids;
+mod declarative_tags;
 mod dns;
 mod draining;
 mod endpoint_connections;

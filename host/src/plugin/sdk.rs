@@ -36,6 +36,7 @@ pub(super) const SOURCES: &[(&str, &str)] = sources![
     "prefix_text.rs",
     "refusal.rs",
     "settings.rs",
+    "settings_tests.rs",
     "tests.rs",
     "tries.rs",
     "weighted.rs",
