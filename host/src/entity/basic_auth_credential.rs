@@ -56,8 +56,19 @@ fn hash_password(input: &mut Row, old: Option<&Row>) {
     }
 }
 
+/// Binds the hash of a row to the consumer that it names now, if the password is known: it was given
+/// and hashed for the consumer `before`.
+pub(crate) fn bind_again(row: &mut Row, given: Option<&Value>, before: Uuid) {
+    let (Some(given), Some(now)) = (given.and_then(Value::as_str), consumer_of(row)) else {
+        return;
+    };
+    if row.get("password").and_then(Value::as_str) == Some(&hash(given, before)) {
+        row.insert("password".into(), hash(given, now).into());
+    }
+}
+
 /// The consumer that a row or an input names, if it is named correctly.
-fn consumer_of(row: &Row) -> Option<Uuid> {
+pub(crate) fn consumer_of(row: &Row) -> Option<Uuid> {
     let id = row.get("consumer")?.get("id")?.as_str()?;
     Uuid::try_parse(id).ok()
 }
