@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, put_document};
+use crate::harness::{Backend, Gateway, put_document};
 
 fn get(gateway: &Gateway, path: &str) -> Value {
     gateway.admin("GET", path, &[]).expect(200).json()
@@ -153,4 +153,60 @@ services:
         .expect(200);
     put_document(&gateway, text, "").expect(200);
     assert_eq!(get(&gateway, "/services/s")["id"], id);
+}
+
+/// The hash of a password is bound to the id of its consumer.
+#[test]
+fn a_password_of_a_document_opens_the_stored_consumer() {
+    let gateway = Gateway::start();
+    let backend = Backend::start("b");
+    gateway
+        .admin("POST", "/consumers", &[("username", "c")])
+        .expect(201);
+    let text = format!(
+        "_format_version: '3.0'
+services:
+- name: s
+  url: http://{}
+  routes:
+  - {{name: r, paths: [/]}}
+  plugins:
+  - name: basic-auth
+consumers:
+- username: c
+  basicauth_credentials: [{{username: u, password: p}}]
+",
+        backend.address
+    );
+    put_document(&gateway, &text, "").expect(200);
+    // `u:p`
+    let authorized = [("authorization", "Basic dTpw")];
+    gateway.get_with("/", &authorized).expect(200);
+    gateway.get("/").expect(401);
+    assert!(changes(&gateway, &text, "").is_empty());
+    gateway.get_with("/", &authorized).expect(200);
+}
+
+#[test]
+fn an_entity_of_another_team_is_not_taken_over_by_the_id_of_its_former_name() {
+    let gateway = Gateway::start();
+    let text = "_format_version: '3.0'
+_info: {select_tags: [team]}
+services:
+- {name: x, host: a.example}
+";
+    put_document(&gateway, text, "").expect(200);
+    let before = get(&gateway, "/services/x");
+    let id = before["id"].as_str().unwrap();
+    let change = json!({ "name": "y", "tags": ["other"] });
+    gateway
+        .admin_json("PATCH", &format!("/services/{id}"), &change)
+        .expect(200);
+    put_document(&gateway, text, "").expect(200);
+    let other = get(&gateway, "/services/y");
+    assert_eq!(
+        (&other["id"], &other["tags"]),
+        (&json!(id), &json!(["other"]))
+    );
+    assert_ne!(get(&gateway, "/services/x")["id"], json!(id));
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::super::rows::id_of;
 use crate::declarative::{Configuration, Entity, is_selected};
 use crate::entity::plugin::acme;
-use crate::entity::{Kind, Reference, ReferenceBy, Row, key_hash};
+use crate::entity::{Kind, Reference, ReferenceBy, Row, basic_auth_credential, key_hash};
 use crate::store::{self, Store};
 
 /// Gives each entity without an id in the document the id of the stored entity with the same unique
@@ -34,8 +34,15 @@ pub(super) fn keep(
             .collect();
         let mut others = Vec::new();
         for entity in entities {
+            let consumer = basic_auth_credential::consumer_of(&entity.row);
             for reference in entity.kind.references() {
                 redirect(&mut entity.row, reference, &renamed);
+            }
+            if entity.kind == Kind::BasicAuthCredential
+                && let Some(before) = consumer
+            {
+                let given = entity.given.get("password");
+                basic_auth_credential::bind_again(&mut entity.row, given, before);
             }
             if entity.kind == Kind::Balancer || has_id(entity) {
                 continue;
@@ -48,12 +55,14 @@ pub(super) fn keep(
                 None => others.push(entity),
             }
         }
-        // A stored entity whose id was made of this name may have another name now.
-        for entity in others
-            .into_iter()
-            .filter(|entity| taken.contains(&entity.id))
-        {
-            give(entity, Uuid::new_v4(), &mut renamed);
+        // A stored entity whose id was made of this name may have another name now, and be one that
+        // the document is not about.
+        for entity in others {
+            let present = store.get(entity.kind, entity.id)?;
+            let is_foreign = present.is_some_and(|present| !is_about(tags, &present.row));
+            if is_foreign || taken.contains(&entity.id) {
+                give(entity, Uuid::new_v4(), &mut renamed);
+            }
         }
     }
     Ok(())
@@ -90,14 +99,17 @@ fn stored(
             }
             None => None,
         };
-        // What the gateway has requested itself is in no file.
-        let is_own = |row: &Row| is_selected(row, &[acme::TAG.to_owned()]);
-        let found = found.filter(|found| is_selected(&found.row, tags) && !is_own(&found.row));
-        if let Some(found) = found {
+        if let Some(found) = found.filter(|found| is_about(tags, &found.row)) {
             return Ok(Some(id_of(&found.row)));
         }
     }
     Ok(None)
+}
+
+/// Whether a document with these select tags is about a stored row. What the gateway has requested
+/// itself is in no file.
+fn is_about(tags: &[String], row: &Row) -> bool {
+    is_selected(row, tags) && !is_selected(row, &[acme::TAG.to_owned()])
 }
 
 /// Has a reference name the new ids of rows.
