@@ -22,6 +22,8 @@ pub struct Loaded {
     wrong: Mutex<Option<String>>,
     /// One load at a time.
     pub(super) turn: Semaphore,
+    /// One trial of a load at a time.
+    pub(super) trial_turn: Semaphore,
 }
 
 impl Loaded {
@@ -37,6 +39,7 @@ impl Loaded {
             hash: Mutex::new(hash.filter(is_hash)),
             wrong: Mutex::new(None),
             turn: Semaphore::new(1),
+            trial_turn: Semaphore::new(1),
         }
     }
 
