@@ -127,16 +127,19 @@ impl Pool {
             return None;
         }
         let fresh = age_of_last_poll().is_some_and(|age| age < FRESH);
+        let mut closed = Some(&self.early_closes);
         while let Some(mut connection) = list.pop_back() {
             self.set_idle(self.idle_count.get() - 1);
             let ask = !fresh || connection.idle_since() != clock;
             if !connection.is_stale(ask) {
                 self.figures().note_reused();
-                self.early_closes.note_reused(destination);
                 return Some(connection.into_exchange());
             }
-            let (requests, since) = (connection.requests(), connection.idle_since());
-            self.early_closes.note_closed(destination, requests, since);
+            // An endpoint that restarts closes many at once: they count as one.
+            if let Some(closed) = closed.take() {
+                let (requests, since) = (connection.requests(), connection.idle_since());
+                closed.note_closed(destination, requests, since);
+            }
         }
         None
     }
@@ -184,6 +187,9 @@ impl Pool {
         let Some(mut connection) = exchange.into_connection() else {
             return;
         };
+        if connection.requests() > 1 {
+            self.early_closes.note_reused(connection.destination());
+        }
         let useless = self.is_used_up(connection.requests())
             || connection.endpoint_leaving()
             || self.early_closes.keeps_none(connection.destination(), now);

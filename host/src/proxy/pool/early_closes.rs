@@ -26,9 +26,11 @@ pub(super) struct EarlyCloses {
     any: Cell<bool>,
 }
 
-#[derive(Default)]
 struct Seen {
     count: u8,
+    /// When a connection was last closed early.
+    last: Instant,
+    /// Until when none are kept.
     until: Option<Instant>,
 }
 
@@ -41,17 +43,20 @@ impl EarlyCloses {
         }
         self.any.set(true);
         let mut seen = self.seen.borrow_mut();
-        let seen = seen.entry(destination.clone()).or_default();
+        let seen = seen.entry(destination.clone()).or_insert(Seen {
+            count: 0,
+            last: now,
+            until: None,
+        });
         seen.count += 1;
+        seen.last = now;
         if seen.count >= ENOUGH {
-            *seen = Seen {
-                count: ENOUGH - 1,
-                until: Some(now + PAUSE),
-            };
+            seen.count = ENOUGH - 1;
+            seen.until = Some(now + PAUSE);
         }
     }
 
-    /// A connection serves another request.
+    /// A connection has served another request.
     pub(super) fn note_reused(&self, destination: &Destination) {
         if self.any.get() {
             let mut seen = self.seen.borrow_mut();
@@ -69,12 +74,16 @@ impl EarlyCloses {
         }
     }
 
-    /// Forgets what is long ago, and single ones. To be called every few seconds.
+    /// Forgets what is long ago. To be called every few seconds.
     pub(super) fn tidy(&self) {
+        self.tidy_at(Instant::now());
+    }
+
+    fn tidy_at(&self, now: Instant) {
         if self.any.get() {
-            let now = Instant::now();
             let mut seen = self.seen.borrow_mut();
-            seen.retain(|_, seen| seen.until.is_some_and(|until| now < until + PAUSE));
+            // As long again after the end of a pause, which begins with the last close.
+            seen.retain(|_, seen| now < seen.last + 2 * PAUSE);
             self.any.set(!seen.is_empty());
         }
     }
@@ -116,7 +125,7 @@ mod tests {
         let (of, now) = (destination(1), Instant::now());
         let long_ago = now.checked_sub(2 * SOON).unwrap_or(now);
         for _ in 0..3 * ENOUGH {
-            // Worn or restarted; idle for long; and one that served another request in between.
+            // One that has served two requests; idle for long; and one that served another request in between.
             closes.note_closed(&of, 2, now);
             closes.note_closed(&of, 1, long_ago);
             closes.note_closed(&of, 1, now);
@@ -125,6 +134,8 @@ mod tests {
         }
         closes.note_closed(&of, 1, now);
         closes.tidy();
+        assert!(closes.any.get());
+        closes.tidy_at(now + 3 * PAUSE);
         assert!(!closes.any.get());
     }
 }
