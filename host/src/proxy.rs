@@ -55,7 +55,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONTENT_TYPE, EXPECT, HOST};
+use http::header::{CONTENT_TYPE, EXPECT, HOST, TE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body, Incoming};
@@ -70,6 +70,7 @@ use crate::access_log::{self, Wants};
 use crate::clock;
 use crate::config;
 use crate::connections::ConnectionLimits;
+use crate::http1::lists;
 use crate::policy::answer::Answer;
 use crate::policy::response::Source;
 use crate::request_log;
@@ -169,6 +170,8 @@ struct Inbound<'a> {
     route: Option<Uuid>,
     /// What is noted for its record, if a reader of that needs it.
     trace: Option<Box<Trace>>,
+    /// Whether the client accepts trailers. A policy may accept them in its place.
+    takes_trailers: bool,
     /// Whether it has a response.
     is_answered: bool,
 }
@@ -215,6 +218,7 @@ async fn answer_to(
             from.client.info.trust,
             &parts.headers,
         ),
+        takes_trailers: lists(&parts.headers, &TE, "trailers"),
         parts,
         upload,
         from,

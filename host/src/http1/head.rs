@@ -20,7 +20,7 @@ const FIELDS: usize = 128;
 
 /// Largest number of headers: [`HeaderMap`] can hold this many together with [`ADDED`]. They take
 /// at least 96,000 bytes, so with most settings the limit of bytes is reached first.
-const MAX_HEADERS: usize = 24_000;
+pub(crate) const MAX_HEADERS: usize = 24_000;
 
 /// Bytes of the shortest header line: `a:` and CR LF.
 const SHORTEST: usize = 4;

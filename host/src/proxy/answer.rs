@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, HeaderMap, HeaderValue, TE, TRAILER, UPGRADE};
+use http::header::{CONNECTION, HeaderMap, HeaderValue, TRAILER, UPGRADE};
 use http::{Response, StatusCode};
 
 use super::Inbound;
@@ -95,7 +95,7 @@ pub(super) fn answer(
 /// Has hyper send the trailers that the client accepts. A body of known length is sent without
 /// trailers over HTTP/1.1; with any other one, hyper sends those that `Trailer` announces.
 fn announce_trailers(headers: &mut HeaderMap, inbound: &Inbound<'_>) {
-    if !lists(&inbound.parts.headers, &TE, "trailers") {
+    if !inbound.takes_trailers {
         // RFC 9110, 6.5.1.
         headers.remove(TRAILER);
     } else if !inbound.is_http2()

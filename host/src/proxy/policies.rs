@@ -388,6 +388,7 @@ pub(super) fn respond(
             chosen.kept = kept;
             if let Some(body) = body {
                 framing.set_length(body.len());
+                head.headers.insert(CONTENT_LENGTH, body.len().into());
                 content.discard();
                 content = Content::own(body);
                 is_replaced = true;

@@ -29,6 +29,7 @@ use tokio::time::Sleep;
 use super::{Destination, Error};
 use crate::connect::EndpointStream;
 use crate::endpoint::{ConnectionPermit, Endpoint};
+use crate::http1::MAX_HEADERS;
 use crate::proxy::http2::{FIELD_OVERHEAD, before_cut};
 pub(in crate::proxy) use stream::Stream;
 use watched::WatchedStream;
@@ -194,12 +195,13 @@ impl Connection {
         &self.endpoint
     }
 
-    /// Whether these fields are larger than a head may be.
+    /// Whether these fields are larger, or more, than a head may have. h2 drops fields beyond 24,576
+    /// and does not tell.
     fn is_too_large(&self, fields: &HeaderMap) -> bool {
         let field = |(name, value): (&HeaderName, &HeaderValue)| {
             name.as_str().len() + value.len() + FIELD_OVERHEAD
         };
-        fields.iter().map(field).sum::<usize>() > self.max_head
+        fields.len() > MAX_HEADERS || fields.iter().map(field).sum::<usize>() > self.max_head
     }
 
     /// To be called when something was received on a stream.
