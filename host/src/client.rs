@@ -46,14 +46,10 @@ pub(crate) const LARGEST_COMPONENT: usize = 64 << 20;
 /// Where the gateway is.
 #[derive(Debug, Args)]
 pub(crate) struct Gateway {
-    /// Address of the Admin API, http:// or https://
-    #[arg(
-        long,
-        env = "POINTSMAN_ADMIN",
-        value_name = "URL",
-        default_value = DEFAULT
-    )]
-    admin: String,
+    /// Address of the Admin API, http:// or https:// [env: POINTSMAN_ADMIN=] [default:
+    /// http://127.0.0.1:8001]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
 
     /// Token, where the Admin API needs one
     #[arg(
@@ -73,13 +69,16 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Whether the command line names it, and not only the environment or the default.
     pub(crate) fn is_asked_for(&self) -> bool {
-        let variable = std::env::var("POINTSMAN_ADMIN");
-        self.admin != DEFAULT && variable.as_ref() != Ok(&self.admin)
+        self.admin.is_some()
     }
 
     /// Its Admin API.
     pub(crate) fn admin(&self) -> anyhow::Result<Admin> {
-        let mut admin = Admin::trusting(&self.admin, self.admin_ca.as_deref())?;
+        let variable = std::env::var("POINTSMAN_ADMIN").ok();
+        let variable = variable.filter(|address| !address.is_empty());
+        let address = self.admin.as_ref().or(variable.as_ref());
+        let address = address.map_or(DEFAULT, String::as_str);
+        let mut admin = Admin::trusting(address, self.admin_ca.as_deref())?;
         let token = self
             .admin_token
             .as_deref()
