@@ -41,7 +41,7 @@ struct Cli {
     #[command(flatten)]
     settings: Written,
 
-    /// Checks the settings and the files that they name, and starts nothing
+    /// Checks the settings, their certificates and the declarative configuration, and starts nothing
     #[arg(short = 't', long)]
     check: bool,
 }

@@ -1,6 +1,5 @@
 //! What the Admin API checks of a row beyond its declaration when it is written: whether policies can
-//! be made of the settings of plugins, whether there can be requests that plugins are for, and
-//! whether there is room for the regular expressions of routes.
+//! be made of the settings of plugins, and whether there is room for the regular expressions of routes.
 
 use std::collections::HashMap;
 

@@ -8,9 +8,9 @@ use crate::declarative::{self, Components, NoGateway, Syntax, Text};
 use crate::entity::route;
 use crate::listener::{client_verifier, listener_certificate};
 
-/// Checks the files that settings name as a start does, which is then told of no mistake of theirs:
-/// certificates and, without a database, the declarative configuration. Nothing is opened, made or
-/// changed. Returns what is wrong, a sentence for each mistake.
+/// Checks certificates that settings name and, without a database, the declarative configuration, as a
+/// start does. The store, and the files that only it needs, such as `keyring_file` and `etcd_ca`, are
+/// not looked at. Nothing is opened, made or changed. Returns what is wrong, a sentence for each mistake.
 pub fn check(config: &Config) -> Vec<String> {
     let mut mistakes = Vec::new();
     let tls = &config.tls;
