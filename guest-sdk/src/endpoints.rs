@@ -251,6 +251,7 @@ impl Endpoints {
     ///
     /// If there is no such position.
     #[must_use]
+    #[inline]
     pub fn look(&self, columns: [Column; 2], positions: [usize; 2]) -> [[u32; 2]; 2] {
         if cfg!(target_family = "wasm") {
             let [low, high] = columns.map(|column| self.handle(column));
@@ -280,6 +281,7 @@ impl Endpoints {
     }
 
     /// The position in the whole table, for a part of one.
+    #[inline]
     pub(crate) fn in_whole(&self, position: usize) -> usize {
         match &self.part {
             None => position,
@@ -287,24 +289,30 @@ impl Endpoints {
         }
     }
 
-    /// The gateway's handle of a column.
+    /// The gateway's handle of a column. A pick asks for it each time, so the way of a fixed column
+    /// whose handle is known is short, and is compiled into the pick.
+    #[inline]
     fn handle(&self, column: Column) -> u32 {
+        let known = column.place().and_then(|place| self.handles[place].get());
+        known.unwrap_or_else(|| self.ask_for_handle(column))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn ask_for_handle(&self, column: Column) -> u32 {
         let ask = || load::read(&column.name()).unwrap_or_else(|| missing(column));
-        if let Column::Reported(name) = column {
-            let mut handles = self.named_handles.borrow_mut();
-            let known = handles.iter().find(|(known, _)| *known == name);
-            return known.map(|known| known.1).unwrap_or_else(|| {
-                let asked = ask();
-                handles.push((name, asked));
-                asked
-            });
-        }
-        let known = column.place().and_then(|place| self.handles.get(place));
-        known.and_then(Cell::get).unwrap_or_else(|| {
+        let Column::Reported(name) = column else {
             let asked = ask();
-            if let Some(known) = known {
-                known.set(Some(asked));
+            if let Some(place) = column.place() {
+                self.handles[place].set(Some(asked));
             }
+            return asked;
+        };
+        let mut handles = self.named_handles.borrow_mut();
+        let known = handles.iter().find(|(known, _)| *known == name);
+        known.map(|known| known.1).unwrap_or_else(|| {
+            let asked = ask();
+            handles.push((name, asked));
             asked
         })
     }
