@@ -13,22 +13,22 @@ use std::borrow::Cow;
 use thiserror::Error;
 
 /// Most bytes of a text.
-pub(crate) const MOST_BYTES: usize = 4 << 20;
+pub(crate) const MAX_TEXT_BYTES: usize = 4 << 20;
 
 /// Most lines of a text.
-pub(crate) const MOST_LINES: usize = 100_000;
+pub(crate) const MAX_TEXT_LINES: usize = 100_000;
 
 /// Most bytes of a line.
-pub(crate) const LONGEST_LINE: usize = 16 << 10;
+pub(crate) const MAX_LINE_BYTES: usize = 16 << 10;
 
 /// Why a text cannot be used.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum TextError {
-    #[error("the metrics have more than {} MiB", MOST_BYTES >> 20)]
+    #[error("the metrics have more than {} MiB", MAX_TEXT_BYTES >> 20)]
     TooManyBytes,
-    #[error("the metrics have more than {MOST_LINES} lines")]
+    #[error("the metrics have more than {MAX_TEXT_LINES} lines")]
     TooManyLines,
-    #[error("line {0} of the metrics has more than {kib} KiB", kib = LONGEST_LINE >> 10)]
+    #[error("line {0} of the metrics has more than {kib} KiB", kib = MAX_LINE_BYTES >> 10)]
     LongLine(usize),
     #[error("line {0} of the metrics is not a sample in Prometheus' text format")]
     Malformed(usize),
@@ -262,7 +262,7 @@ impl<'s> Reading<'s> {
     /// The text is too long, or a sample that is of interest is malformed.
     pub(crate) fn read(&mut self, piece: &[u8]) -> Result<(), TextError> {
         self.bytes += piece.len();
-        if self.bytes > MOST_BYTES {
+        if self.bytes > MAX_TEXT_BYTES {
             return Err(TextError::TooManyBytes);
         }
         let mut rest = piece;
@@ -297,7 +297,7 @@ impl<'s> Reading<'s> {
     }
 
     fn keep(&mut self, part: &[u8]) -> Result<(), TextError> {
-        if self.begun.len() + part.len() > LONGEST_LINE {
+        if self.begun.len() + part.len() > MAX_LINE_BYTES {
             return Err(TextError::LongLine(self.lines + 1));
         }
         self.begun.extend_from_slice(part);
@@ -306,10 +306,10 @@ impl<'s> Reading<'s> {
 
     fn line(&mut self, line: &[u8]) -> Result<(), TextError> {
         self.lines += 1;
-        if self.lines > MOST_LINES {
+        if self.lines > MAX_TEXT_LINES {
             return Err(TextError::TooManyLines);
         }
-        if line.len() > LONGEST_LINE {
+        if line.len() > MAX_LINE_BYTES {
             return Err(TextError::LongLine(self.lines));
         }
         let is_wanted = |selector: &Selector| begins_with(line, &selector.name);

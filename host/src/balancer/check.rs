@@ -5,7 +5,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
-use super::columns::{Column, MOST_REPORTED};
+use super::columns::{Column, MAX_REPORTED_COLUMNS};
 use crate::component::{self, ComponentError, WASI};
 
 /// The interface that a balancer must export, and those that it may export.
@@ -166,9 +166,9 @@ pub(super) fn columns(names: &[String]) -> Result<Vec<Column>, LoadError> {
         .iter()
         .filter(|name| Column::is_reported(name))
         .count()
-        > MOST_REPORTED
+        > MAX_REPORTED_COLUMNS
     {
-        let message = format!("it asks for more than {MOST_REPORTED} columns reported:NAME");
+        let message = format!("it asks for more than {MAX_REPORTED_COLUMNS} columns reported:NAME");
         return Err(LoadError::Limit(message));
     }
     names.iter().map(known).collect()

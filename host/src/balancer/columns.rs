@@ -175,7 +175,7 @@ static ALL: [Column; Column::ALL.len()] = Column::ALL;
 
 /// Most columns of reported values in a description, and most that an instance asks for beside it:
 /// a gateway keeps a limited number of names for all balancers.
-pub(super) const MOST_REPORTED: usize = 32;
+pub(super) const MAX_REPORTED_COLUMNS: usize = 32;
 
 /// What the names of columns with reported values begin with.
 const REPORTED: &str = "reported:";
@@ -271,7 +271,7 @@ impl ColumnHandles {
             None => {
                 let known = self.reported.iter().position(|known| *known == column);
                 if known.is_none() {
-                    if self.reported.len() == MOST_REPORTED {
+                    if self.reported.len() == MAX_REPORTED_COLUMNS {
                         return None;
                     }
                     self.reported.push(column);
@@ -386,8 +386,8 @@ mod tests {
             let column = Column::named(&format!("reported:handles_{number}"));
             handles.of(column.unwrap())
         };
-        assert!((0..MOST_REPORTED).all(|number| of(number) == Some(10 + number as u32)));
-        assert_eq!(of(MOST_REPORTED), None);
+        assert!((0..MAX_REPORTED_COLUMNS).all(|number| of(number) == Some(10 + number as u32)));
+        assert_eq!(of(MAX_REPORTED_COLUMNS), None);
         assert_eq!(of(3), Some(13));
     }
 }

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::entity::upstream::report_name;
 
 /// Most names that are in use at a time.
-const NAMES: usize = 1024;
+const MAX_NAMES: usize = 1024;
 
 /// Most values that are kept of an endpoint.
 pub const REPORTED_VALUES: usize = 128;
@@ -44,14 +44,14 @@ impl ReportName {
         }
         report_name(text).ok()?;
         let mut names = KNOWN.write();
-        if names.len() >= NAMES && !names.contains(text) {
+        if names.len() >= MAX_NAMES && !names.contains(text) {
             // No other name can come into use meanwhile, since all come from here.
             names.retain(|name| Arc::strong_count(name) > 1);
         }
         if let Some(known) = names.get(text) {
             return Some(Self(Arc::clone(known)));
         }
-        if names.len() >= NAMES {
+        if names.len() >= MAX_NAMES {
             return None;
         }
         let name: Arc<str> = text.into();
@@ -265,11 +265,11 @@ mod tests {
     #[test]
     fn names_that_are_no_longer_in_use_make_room() {
         let kept = ReportName::of("kept_name").unwrap();
-        for number in 0..3 * NAMES {
+        for number in 0..3 * MAX_NAMES {
             assert!(ReportName::of(&format!("dropped_{number}")).is_some());
         }
         assert_eq!(ReportName::known("kept_name"), Some(kept));
-        assert!(KNOWN.read().len() <= NAMES);
+        assert!(KNOWN.read().len() <= MAX_NAMES);
     }
 
     #[test]

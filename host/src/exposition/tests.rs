@@ -127,15 +127,15 @@ fn a_text_that_cannot_be_used_says_why() {
     let a = [selector("a", &[], Aggregation::Sum)];
     assert_eq!(read(&a, "b 1\na x\n"), Err(TextError::Malformed(2)));
     assert_eq!(read(&a, "\na"), Err(TextError::Malformed(2)));
-    let long = format!("b 1\nb{{c=\"{}\"}} 1\n", "x".repeat(LONGEST_LINE));
+    let long = format!("b 1\nb{{c=\"{}\"}} 1\n", "x".repeat(MAX_LINE_BYTES));
     assert_eq!(read(&a, &long), Err(TextError::LongLine(2)));
     assert_eq!(read(&a, long.trim_end()), Err(TextError::LongLine(2)));
     assert_eq!(
-        read(&a, &"\n".repeat(MOST_LINES + 1)),
+        read(&a, &"\n".repeat(MAX_TEXT_LINES + 1)),
         Err(TextError::TooManyLines)
     );
-    let line = format!("{}\n", "#".repeat(LONGEST_LINE - 1));
-    let most = line.repeat(MOST_BYTES / LONGEST_LINE);
+    let line = format!("{}\n", "#".repeat(MAX_LINE_BYTES - 1));
+    let most = line.repeat(MAX_TEXT_BYTES / MAX_LINE_BYTES);
     assert_eq!(read(&a, &most), Ok(vec![None]));
     assert_eq!(read(&a, &format!("{most}\n")), Err(TextError::TooManyBytes));
     assert!(TextError::TooManyBytes.to_string().contains("4 MiB"));

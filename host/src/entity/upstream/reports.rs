@@ -7,11 +7,12 @@ use serde_json::Value;
 use crate::entity::check;
 use crate::entity::field::{Check, Field, Preset, Shape};
 
-/// Most figures of a target. An address has room for 128 values, those of other sources included.
-const MOST: usize = 32;
+/// Most metrics of a target that are read. An address has room for 128 values, those of other
+/// sources included.
+const MAX_METRICS: usize = 32;
 
-/// Longest name of a value that targets report, in bytes.
-const LONGEST: usize = 128;
+/// Longest name of a metric, a label or a value, in bytes.
+const MAX_NAME_BYTES: usize = 128;
 
 const LABEL: Field = Field::element(Shape::String);
 
@@ -38,7 +39,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::number("timeout")
         .default(Preset::Integer(1))
         .check(&[Check::BetweenNumbers(0.01, 60.0)]),
-    Field::array("metrics", &METRIC).check(&[Check::List(have_names_of_their_own)]),
+    Field::array("metrics", &METRIC).check(&[Check::List(distinct_names)]),
 ];
 
 /// The name of a value that targets report, as in the column `reported:NAME`.
@@ -47,11 +48,11 @@ pub(super) const FIELDS: &[Field] = &[
 /// It is not 1 to 128 printable ASCII characters without spaces, commas, quotes and equals signs.
 pub fn report_name(text: &str) -> Result<(), String> {
     let is_fit = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b'"' | b'=');
-    match !text.is_empty() && text.len() <= LONGEST && text.bytes().all(is_fit) {
+    match !text.is_empty() && text.len() <= MAX_NAME_BYTES && text.bytes().all(is_fit) {
         true => Ok(()),
         false => Err(format!(
-            "expected a name of 1 to {LONGEST} printable ASCII characters without spaces, commas, quotes and equals \
-             signs"
+            "expected a name of 1 to {MAX_NAME_BYTES} printable ASCII characters without spaces, commas, quotes and \
+             equals signs"
         )),
     }
 }
@@ -65,7 +66,7 @@ fn is_name(text: &str, may_have_colons: bool) -> bool {
         .bytes()
         .next()
         .is_some_and(|byte| !byte.is_ascii_digit());
-    begins && text.len() <= LONGEST && text.bytes().all(is_part)
+    begins && text.len() <= MAX_NAME_BYTES && text.bytes().all(is_part)
 }
 
 fn metric_name(text: &str) -> Result<(), String> {
@@ -101,9 +102,9 @@ fn path(text: &str) -> Result<(), String> {
 }
 
 /// No two figures may become the same value.
-fn have_names_of_their_own(metrics: &[Value]) -> Result<(), String> {
-    if metrics.len() > MOST {
-        return Err(format!("expected at most {MOST} metrics"));
+fn distinct_names(metrics: &[Value]) -> Result<(), String> {
+    if metrics.len() > MAX_METRICS {
+        return Err(format!("expected at most {MAX_METRICS} metrics"));
     }
     let mut names = HashSet::new();
     for metric in metrics {

@@ -24,11 +24,12 @@ use crate::upstream::policy::ReportPolicy;
 /// Most reads of an upstream at a time.
 const CONCURRENCY: usize = 10;
 
-/// Longest time until the first read of an address, so that a balancer soon has values.
-const FIRST: Duration = Duration::from_secs(1);
+/// Longest pause before the first read of an address, which then waits for a permit like any other,
+/// so that a balancer soon has values.
+const MAX_FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Bytes that are read at a time at least.
-const ROOM: usize = 16 << 10;
+/// Least room for the bytes of one read from a connection.
+const MIN_READ_BYTES: usize = 16 << 10;
 
 const AGENT: &str = concat!("pointsman/", env!("CARGO_PKG_VERSION"), " (reports)");
 
@@ -183,7 +184,8 @@ impl Job {
 
     async fn run(self) {
         let mut idle = None;
-        let mut pause = self.policy.interval.min(FIRST).mul_f64(fastrand::f64());
+        let first = self.policy.interval.min(MAX_FIRST_PAUSE);
+        let mut pause = first.mul_f64(fastrand::f64());
         loop {
             tokio::time::sleep(pause).await;
             pause = (self.policy.interval).mul_f64(1.0 - JITTER * fastrand::f64());
@@ -227,7 +229,7 @@ impl Job {
             }
             status == 200 && outcome.is_ok()
         };
-        let status = exchange::get(stream, &self.request, ROOM, is_wanted, idle).await?;
+        let status = exchange::get(stream, &self.request, MIN_READ_BYTES, is_wanted, idle).await?;
         if status != 200 {
             return Err(Error::Status(status));
         }
