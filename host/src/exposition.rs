@@ -76,19 +76,33 @@ impl<'a> Sample<'a> {
     }
 
     /// Its labels.
-    pub(crate) fn labels(&self) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
+    #[cfg(any(test, fuzzing))]
+    fn labels(&self) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
+        let labels = self.escaped_labels();
+        labels.map(|label| (label.name, unescaped(label.escaped)))
+    }
+
+    fn escaped_labels(&self) -> impl Iterator<Item = Label<'a>> {
         let mut rest = skip_blanks(self.labels);
         std::iter::from_fn(move || {
             let label = Label::first(rest)?;
             rest = skip_blanks(label.rest.strip_prefix(',').unwrap_or_default());
-            Some((label.name, unescaped(label.escaped)))
+            Some(label)
         })
     }
 
-    /// Whether a label has this value. One that is missing has the empty value, as in PromQL.
-    fn has_label(&self, name: &str, value: &str) -> bool {
-        let known = self.labels().find(|(known, _)| *known == name);
-        known.map_or(value.is_empty(), |(_, known)| known == value)
+    /// The values of the labels of these names, which are sorted. A label that is missing has the
+    /// empty value, as in PromQL; of several with one name the first counts.
+    fn values_of(&self, names: &[&str]) -> Vec<Cow<'a, str>> {
+        let mut values = vec![None; names.len()];
+        if !names.is_empty() {
+            for label in self.escaped_labels() {
+                if let Ok(place) = names.binary_search(&label.name) {
+                    values[place].get_or_insert_with(|| unescaped(label.escaped));
+                }
+            }
+        }
+        values.into_iter().map(Option::unwrap_or_default).collect()
     }
 }
 
@@ -112,6 +126,8 @@ impl<'a> Label<'a> {
             is_escaped = byte == b'\\' && !is_escaped;
             is_end
         })?;
+        #[cfg(test)]
+        tests::LABELS_READ.set(tests::LABELS_READ.get() + 1);
         Some(Self {
             name,
             escaped: &rest[..end],
@@ -196,9 +212,10 @@ pub(crate) struct Selector {
 }
 
 impl Selector {
-    fn takes(&self, sample: &Sample<'_>) -> bool {
+    /// Whether it is for a sample of this name. `label` returns the value of a label.
+    fn takes<'a>(&self, name: &str, label: impl Fn(&str) -> &'a str) -> bool {
         let mut labels = self.labels.iter();
-        self.name == sample.name && labels.all(|(name, value)| sample.has_label(name, value))
+        self.name == name && labels.all(|(name, value)| label(name) == value)
     }
 }
 
@@ -237,6 +254,8 @@ impl Found {
 #[derive(Debug)]
 pub(crate) struct Reading<'s> {
     selectors: &'s [Selector],
+    /// The names of the labels that selectors ask for, sorted, each once.
+    label_names: Vec<&'s str>,
     found: Vec<Found>,
     /// The start of a line whose end has not come.
     begun: Vec<u8>,
@@ -247,8 +266,13 @@ pub(crate) struct Reading<'s> {
 impl<'s> Reading<'s> {
     /// Begins a text.
     pub(crate) fn new(selectors: &'s [Selector]) -> Self {
+        let labels = selectors.iter().flat_map(|selector| &selector.labels);
+        let mut label_names: Vec<&str> = labels.map(|(name, _)| &**name).collect();
+        label_names.sort_unstable();
+        label_names.dedup();
         Self {
             selectors,
+            label_names,
             found: vec![Found::default(); selectors.len()],
             begun: Vec::new(),
             bytes: 0,
@@ -319,8 +343,14 @@ impl<'s> Reading<'s> {
         let malformed = || TextError::Malformed(self.lines);
         let line = str::from_utf8(line).map_err(|_| malformed())?;
         let sample = Sample::of_line(line).ok_or_else(malformed)?;
+        // The labels of a line can be thousands: they are read once for all selectors.
+        let values = sample.values_of(&self.label_names);
+        let label = |name: &str| {
+            let place = self.label_names.binary_search(&name);
+            place.map_or("", |place| &*values[place])
+        };
         for (found, selector) in self.found.iter_mut().zip(self.selectors) {
-            if selector.takes(&sample) {
+            if selector.takes(sample.name, label) {
                 found.add(selector.aggregation, sample.value);
             }
         }

@@ -2,6 +2,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+thread_local! {
+    /// Labels that this thread has read, however often.
+    pub(super) static LABELS_READ: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 fn labels(line: &str) -> Vec<(String, String)> {
     let sample = Sample::of_line(line).unwrap();
     let labels = sample.labels();
@@ -120,6 +125,19 @@ fn several_samples_become_one_value() {
         None,
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn the_labels_of_a_sample_are_read_once_for_all_selectors() {
+    let sample = Sample::of_line(r#"a{c="1",b="x\\y",c="2",d="3"} 1"#).unwrap();
+    let before = LABELS_READ.get();
+    assert_eq!(sample.values_of(&["b", "c", "e"]), ["x\\y", "1", ""]);
+    assert_eq!(LABELS_READ.get() - before, 4);
+    let several = ["1", "2", "1"].map(|value| selector("a", &[("c", value)], Aggregation::Sum));
+    let found = read(&several, "a{b=\"0\",c=\"1\"} 5\n").unwrap();
+    assert_eq!(found, [Some(5.0), None, Some(5.0)]);
+    // Twice for each label: to find the end of the labels, and to read their values.
+    assert_eq!(LABELS_READ.get() - before, 8);
 }
 
 #[test]
