@@ -262,6 +262,10 @@ fn reports_are_read_over_tls_from_another_port() {
 
 #[test]
 fn settings_of_reports_that_cannot_be_are_refused() {
+    let labels = |count| -> Value {
+        let labels = (0..count).map(|n| (format!("label_{n}"), json!("x")));
+        labels.collect::<serde_json::Map<_, _>>().into()
+    };
     let gateway = Gateway::start();
     gateway.balanced(&[]);
     for (reports, message) in [
@@ -293,6 +297,10 @@ fn settings_of_reports_that_cannot_be_are_refused() {
             json!({"metrics": (0..33).map(|n| json!({"name": format!("a{n}")})).collect::<Vec<_>>()}),
             "at most 32",
         ),
+        (
+            json!({"metrics": [{"name": "a", "labels": labels(9)}]}),
+            "'a' has too many labels: expected at most 8",
+        ),
     ] {
         let fields = json!({"pointsman": {"reports": reports}});
         let refused = gateway
@@ -301,6 +309,9 @@ fn settings_of_reports_that_cannot_be_are_refused() {
             .text();
         assert!(refused.contains(message), "{refused}");
     }
+    let fields =
+        json!({"pointsman": {"reports": {"metrics": [{"name": "a", "labels": labels(8)}]}}});
+    patch_upstream(&gateway, &fields);
     let reports = json!({"path": "/stats?format=prometheus", "metrics": [{"name": "a"}]});
     let shown = gateway.admin_json(
         "PATCH",

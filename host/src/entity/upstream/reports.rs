@@ -11,6 +11,9 @@ use crate::entity::field::{Check, Field, Preset, Shape};
 /// sources included.
 const MAX_METRICS: usize = 32;
 
+/// Most labels of a metric: each is compared with those of each sample.
+const MAX_LABELS: usize = 8;
+
 /// Longest name of a metric, a label or a value, in bytes.
 const MAX_NAME_BYTES: usize = 128;
 
@@ -39,7 +42,7 @@ pub(super) const FIELDS: &[Field] = &[
     Field::number("timeout")
         .default(Preset::Integer(1))
         .check(&[Check::BetweenNumbers(0.01, 60.0)]),
-    Field::array("metrics", &METRIC).check(&[Check::List(distinct_names)]),
+    Field::array("metrics", &METRIC).check(&[Check::List(few_labels), Check::List(distinct_names)]),
 ];
 
 /// The name of a value that targets report, as in the column `reported:NAME`.
@@ -114,6 +117,21 @@ fn distinct_names(metrics: &[Value]) -> Result<(), String> {
         {
             return Err(format!(
                 "two metrics are read as '{name}': set another name in `as`"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The labels of no metric may be too many.
+fn few_labels(metrics: &[Value]) -> Result<(), String> {
+    for metric in metrics {
+        let labels = metric.get("labels").and_then(Value::as_object);
+        if labels.is_some_and(|labels| labels.len() > MAX_LABELS) {
+            let name = metric.get("name").and_then(Value::as_str);
+            return Err(format!(
+                "'{}' has too many labels: expected at most {MAX_LABELS}",
+                name.unwrap_or_default()
             ));
         }
     }
