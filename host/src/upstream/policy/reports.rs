@@ -61,8 +61,9 @@ impl ReportPolicy {
         }
         let interval = seconds(settings.interval)?;
         let timeout = seconds(settings.timeout)?;
-        // One read that fails must not make the values 0.
-        let least = 2 * interval + timeout;
+        // One read that fails must not make the values 0. Each of two reads can take as long as it
+        // may, and the pause after the first begins at its end.
+        let least = 2 * (interval + timeout);
         let least = u64::try_from(least.as_micros()).unwrap_or(u64::MAX);
         (!names.is_empty()).then(|| Self {
             port: settings.port,
@@ -79,5 +80,26 @@ impl ReportPolicy {
             selectors,
             names,
         })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::upstream::Policy;
+
+    #[test]
+    fn a_value_outlasts_a_read_that_fails_at_its_timeout() {
+        let reports = json!({"interval": 1, "timeout": 0.5, "metrics": [{"name": "a"}]});
+        let upstream = json!({
+            "id": uuid::Uuid::nil(), "name": "u", "algorithm": "random", "slots": 10,
+            "pointsman": {"facts_max_age": 1, "reports": reports},
+        });
+        let upstream: entity::Upstream = serde_json::from_value(upstream).unwrap();
+        let policy = Policy::of(&upstream, None);
+        assert_eq!(policy.reports.unwrap().max_age, 3_000_000);
     }
 }
