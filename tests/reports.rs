@@ -77,7 +77,6 @@ fn a_balancer_reads_figures_of_targets_own_metrics() {
         value(&gateway, &backends[1], "cache_use") == 0.9
     });
     assert!((0..10).all(|_| gateway.backend_of("/") == "a"));
-    // One connection serves all reads.
     let request = backends[0].probes().pop().unwrap();
     assert!(
         request.contains("(reports)") && request.contains("version=0.0.4"),
@@ -108,6 +107,25 @@ fn a_balancer_reads_figures_of_targets_own_metrics() {
         (&json!(20), &json!(20)),
         "{rerun}"
     );
+}
+
+#[test]
+fn a_connection_is_kept_only_for_a_read_that_is_near() {
+    let gateway = Gateway::start();
+    let target = Backend::start("target");
+    target.respond_at("/probe/metrics", &metrics(0.5));
+    gateway.balanced(&[(target.address, 100)]);
+    gateway.upload("reported", guest("reported")).expect(201);
+    patch_upstream(&gateway, &reading(&json!({})));
+    until("it was read several times", || target.probes().len() >= 3);
+    assert_eq!(target.connections(), 1);
+    let asks_to_close = || {
+        let last = target.probes().pop().unwrap();
+        last.contains(r#""connection": "close""#)
+    };
+    assert!(!asks_to_close());
+    patch_upstream(&gateway, &reading(&json!({"interval": 31})));
+    until("its connection is closed after each read", asks_to_close);
 }
 
 #[test]
@@ -167,6 +185,12 @@ fn a_value_stays_for_a_while_when_a_target_cannot_be_read() {
     });
     let detail = reads(&gateway, &backends[1])["last_failure"]["detail"].clone();
     assert_eq!(detail, "there is no sample of vllm:gpu_cache_usage_perc");
+    // The value of the other must not become too old on a busy machine.
+    settings["pointsman"]["facts_max_age"] = json!(60);
+    patch_upstream(&gateway, &settings);
+    until("the other was read for longer", || {
+        facts(&gateway, &backends[0])["cache_use"]["expires_in"].as_f64() > Some(30.0)
+    });
     assert!((0..4).all(|_| gateway.backend_of("/") == "b"));
 
     gateway.terminate();

@@ -164,19 +164,26 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
-/// Sends a request whose connection is kept for the next one, and returns the status of the answer.
-/// As with [`http`].
+/// Sends a request, and returns the status of the answer. As with [`http`]. `idle` is where the
+/// connection is kept for the next request, if it can serve that; none for a request that asks for
+/// it to be closed.
 pub(super) async fn get(
     stream: Box<dyn Duplex>,
     request: &str,
     room: usize,
     is_wanted: impl FnMut(u16, &[u8]) -> bool,
-    idle: &mut Option<Left>,
+    idle: Option<&mut Option<Left>>,
 ) -> Result<u16, Error> {
     let mut left = Left::of(stream);
+    left.their_turn = idle.is_none();
     let answer = http(&mut left.stream, request, room, is_wanted).await;
-    left.reusable = matches!(answer, Ok((_, true)));
-    left.settle(idle);
+    match idle {
+        Some(idle) => {
+            left.reusable = matches!(answer, Ok((_, true)));
+            left.settle(idle);
+        }
+        None => left.close(),
+    }
     answer.map(|(status, _)| status)
 }
 

@@ -28,6 +28,10 @@ const CONCURRENCY: usize = 10;
 /// so that a balancer soon has values.
 const MAX_FIRST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Longest interval for which a connection is kept. Most servers close one that is idle for a
+/// minute or more.
+const MAX_IDLE: Duration = Duration::from_secs(30);
+
 /// Least room for the bytes of one read from a connection.
 const MIN_READ_BYTES: usize = 16 << 10;
 
@@ -176,7 +180,7 @@ impl Job {
             members: members.clone(),
             live: Arc::clone(&member.live),
             server: Server::new(member, policy.port, tls),
-            request: exchange::request(&line, &presets, &policy.headers, true),
+            request: exchange::request(&line, &presets, &policy.headers, keeps_idle(policy)),
             policy: Arc::clone(policy),
             permits: Arc::clone(permits),
         }
@@ -203,7 +207,7 @@ impl Job {
         }
     }
 
-    /// The value of each selector. The connection is kept for the next read.
+    /// The value of each selector. The connection is kept for the next read, unless that is far.
     async fn read(&self, idle: &mut Option<Left>) -> Result<Vec<Option<f64>>, Error> {
         if let Some(stream) = Left::reopen(idle).await {
             match self.ask(stream, idle).await {
@@ -229,6 +233,7 @@ impl Job {
             }
             status == 200 && outcome.is_ok()
         };
+        let idle = keeps_idle(&self.policy).then_some(idle);
         let status = exchange::get(stream, &self.request, MIN_READ_BYTES, is_wanted, idle).await?;
         if status != 200 {
             return Err(Error::Status(status));
@@ -280,6 +285,11 @@ impl Job {
             None => tracing::info!(upstream, %address, "reports can be read again"),
         }
     }
+}
+
+/// Whether connections are kept for the next read.
+fn keeps_idle(policy: &ReportPolicy) -> bool {
+    policy.interval <= MAX_IDLE
 }
 
 #[cfg(test)]
