@@ -205,6 +205,46 @@ fn a_value_stays_for_a_while_when_a_target_cannot_be_read() {
     assert!(told("reports can be read again") >= 1, "{log}");
 }
 
+/// More targets that hang than are read at a time, and enough that a target that waits in one queue
+/// with them is read once while all of them are read once.
+const HANGING: usize = 60;
+
+#[test]
+fn targets_that_hang_do_not_delay_the_others() {
+    let gateway = Gateway::start();
+    let good = Backend::start("good");
+    good.respond_at("/probe/metrics", &metrics(0.5));
+    let hanging: Vec<RawServer> = (0..HANGING)
+        .map(|_| {
+            RawServer::start(|_, mut raw| {
+                raw.read_to_end();
+            })
+        })
+        .collect();
+    let mut all = vec![(good.address, 100)];
+    all.extend(hanging.iter().map(|server| (server.address, 100)));
+    gateway.balanced(&all);
+    gateway.upload("reported", guest("reported")).expect(201);
+    patch_upstream(&gateway, &reading(&json!({"timeout": 0.5})));
+    until("each of them has failed", || {
+        let page = gateway.admin("GET", "/upstreams/u/health", &[]).expect(200);
+        let page = page.json();
+        let mut targets = page["data"].as_array().unwrap().iter();
+        targets.all(|target| {
+            let reports = &target["data"]["addresses"][0]["pointsman"]["reports"];
+            reports["read_at"].is_number() || reports["failures"].as_u64() > Some(0)
+        })
+    });
+    let tries = || hanging.iter().map(RawServer::accepted).sum::<u64>();
+    let (tries_before, reads_before) = (tries(), good.probes().len());
+    until("the good one was read several times", || {
+        good.probes().len() >= reads_before + 5
+    });
+    let tries = tries() - tries_before;
+    assert!(tries < 3 * HANGING as u64, "{tries} tries of the others");
+    assert_eq!(value(&gateway, &good, "cache_use"), 0.5);
+}
+
 #[test]
 fn a_target_without_end_does_not_keep_the_others_from_being_read() {
     let gateway = Gateway::start();

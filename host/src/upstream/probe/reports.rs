@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::AbortHandle;
 
 use super::exchange::{self, Left, Server};
@@ -21,8 +21,12 @@ use crate::tls::HTTP_1_1;
 use crate::upstream::members::{Member, Members};
 use crate::upstream::policy::ReportPolicy;
 
-/// Most reads of an upstream at a time.
-const CONCURRENCY: usize = 10;
+/// Most reads of an upstream at a time, of addresses whose last read succeeded or that are new.
+const MAX_READS: usize = 10;
+
+/// Most reads at a time beside them, of addresses whose last read failed: they may take as long as
+/// they may until they fail again, and delay no other address.
+const MAX_FAILING_READS: usize = 4;
 
 /// Longest pause before the first read of an address, which then waits for a permit like any other,
 /// so that a balancer soon has values.
@@ -53,7 +57,33 @@ struct Running {
     policy: Option<Arc<ReportPolicy>>,
     /// By endpoint.
     tasks: HashMap<u64, Task>,
-    permits: Arc<Semaphore>,
+    permits: Arc<Permits>,
+}
+
+/// Limits the reads of an upstream at a time.
+#[derive(Debug)]
+struct Permits {
+    usual: Semaphore,
+    failing: Semaphore,
+}
+
+impl Permits {
+    fn new() -> Self {
+        Self {
+            usual: Semaphore::new(MAX_READS),
+            failing: Semaphore::new(MAX_FAILING_READS),
+        }
+    }
+
+    /// Waits for the permit to read an address. `has_failed` is whether its last read failed.
+    async fn acquire(&self, has_failed: bool) -> Option<SemaphorePermit<'_>> {
+        let permits = if has_failed {
+            &self.failing
+        } else {
+            &self.usual
+        };
+        permits.acquire().await.ok()
+    }
 }
 
 /// The task of one address, with what it depends on of its target.
@@ -71,7 +101,7 @@ impl ReportReaders {
             running: Mutex::new(Running {
                 policy: None,
                 tasks: HashMap::new(),
-                permits: Arc::new(Semaphore::new(CONCURRENCY)),
+                permits: Arc::new(Permits::new()),
             }),
         }
     }
@@ -154,7 +184,7 @@ struct Job {
     server: Server,
     request: Box<str>,
     policy: Arc<ReportPolicy>,
-    permits: Arc<Semaphore>,
+    permits: Arc<Permits>,
 }
 
 impl Job {
@@ -162,7 +192,7 @@ impl Job {
         members: &Weak<Members>,
         member: &Member,
         policy: &Arc<ReportPolicy>,
-        permits: &Arc<Semaphore>,
+        permits: &Arc<Permits>,
     ) -> Self {
         let secure = policy.tls.is_some();
         let (host, authority) = exchange::host_of(member, policy.host_header.as_ref(), secure);
@@ -187,19 +217,20 @@ impl Job {
     }
 
     async fn run(self) {
-        let mut idle = None;
+        let (mut idle, mut has_failed) = (None, false);
         let first = self.policy.interval.min(MAX_FIRST_PAUSE);
         let mut pause = first.mul_f64(fastrand::f64());
         loop {
             tokio::time::sleep(pause).await;
             pause = (self.policy.interval).mul_f64(1.0 - JITTER * fastrand::f64());
-            let Ok(_permit) = self.permits.acquire().await else {
+            let Some(_permit) = self.permits.acquire(has_failed).await else {
                 return;
             };
             make_way();
             let timeout = self.policy.timeout;
             let read = tokio::time::timeout(timeout, self.read(&mut idle)).await;
             let read = read.unwrap_or(Err(Error::Timeout(timeout)));
+            has_failed = read.is_err();
             if self.members.strong_count() == 0 {
                 return;
             }
@@ -294,6 +325,8 @@ fn keeps_idle(policy: &ReportPolicy) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     /// There is one for each of many thousand addresses.
@@ -304,5 +337,17 @@ mod tests {
         }
         let size = size(Job::run);
         assert!(size <= 2048, "{size} bytes");
+    }
+
+    #[test]
+    fn addresses_that_fail_keep_no_permit_from_the_others() {
+        let permits = Permits::new();
+        let acquire = |has_failed| permits.acquire(has_failed).now_or_never().flatten();
+        let failing: Vec<_> = std::iter::from_fn(|| acquire(true)).collect();
+        assert_eq!(failing.len(), MAX_FAILING_READS);
+        let usual: Vec<_> = std::iter::from_fn(|| acquire(false)).collect();
+        assert_eq!(usual.len(), MAX_READS);
+        drop(failing);
+        assert!(acquire(true).is_some());
     }
 }
