@@ -121,18 +121,20 @@ pub(super) struct ReportedValues {
 }
 
 impl ReportedValues {
-    /// Sets a value, in place of an earlier one of its name. One of another name replaces those
-    /// that no longer count; returns false if there are too many that do.
-    pub(super) fn set(&self, now: u64, value: ReportedValue) -> bool {
+    /// Sets a value until a time, in place of an earlier one of its name. One of another name
+    /// replaces those that no longer count; returns false if there are too many that do.
+    fn set(&self, now: u64, name: &Arc<str>, value: f64, until: u64) -> bool {
         let mut values = self.values.lock();
-        if let Some(known) = values.iter_mut().find(|known| known.name == value.name) {
-            *known = value;
+        if let Some(known) = (values.iter_mut()).find(|known| Arc::ptr_eq(&known.name.0, name)) {
+            // All workers share the count of a name's users, so it is not touched here.
+            (known.value, known.until) = (value, until);
             return true;
         }
         values.retain(|known| known.until > now);
         let has_room = values.len() < REPORTED_VALUES;
         if has_room {
-            values.push(value);
+            let name = ReportName(Arc::clone(name));
+            values.push(ReportedValue { name, value, until });
         }
         has_room
     }
@@ -193,12 +195,11 @@ impl Endpoint {
     /// Records the values that it reports with a response, of names that are in use. They count for
     /// as long as other reports.
     pub fn observe_metrics(&self, now: u64, metrics: &Metrics<'_>) {
+        let names = KNOWN.read();
         for (name, value) in metrics.named() {
-            if let Some(name) = ReportName::known(name) {
-                let until = now + FRESH;
+            if let Some(name) = names.get(name) {
                 // A balancer cannot rely on a value more than are kept.
-                let value = ReportedValue { name, value, until };
-                let _ = self.live.reported.set(now, value);
+                let _ = self.live.reported.set(now, name, value, now + FRESH);
             }
         }
     }
@@ -277,8 +278,7 @@ mod tests {
         let values = ReportedValues::default();
         let name = ReportName::of("value_test").unwrap();
         let set = |value, until| {
-            let name = name.clone();
-            assert!(values.set(1, ReportedValue { name, value, until }));
+            assert!(values.set(1, &name.0, value, until));
         };
         assert_eq!(values.at(1, &name), 0);
         set(0.5, 10);
@@ -309,19 +309,18 @@ mod tests {
     #[test]
     fn of_too_many_values_those_that_count_stay() {
         let values = ReportedValues::default();
-        let value = |name: usize, until| ReportedValue {
-            name: ReportName::of(&format!("many_{name}")).unwrap(),
-            value: 1.0,
-            until,
-        };
-        assert!((0..REPORTED_VALUES).all(|name| values.set(1, value(name, 10))));
-        assert!(!values.set(1, value(REPORTED_VALUES, 10)));
+        let name = |number: usize| ReportName::of(&format!("many_{number}")).unwrap();
+        let set = |now, number, until| values.set(now, &name(number).0, 1.0, until);
+        assert!((0..REPORTED_VALUES).all(|number| set(1, number, 10)));
+        assert!(!set(1, REPORTED_VALUES, 10));
         // All of several, or none.
-        let more = [0, REPORTED_VALUES].map(|name| (value(name, 0).name, Some(7.0)));
+        let more = [0, REPORTED_VALUES].map(|number| (name(number), Some(7.0)));
         assert!(!values.set_all(1, &more, 20));
-        assert_eq!(values.at(1, &value(0, 0).name), 1000);
-        assert!(values.set(1, value(0, 20)));
-        assert!(values.set(10, value(REPORTED_VALUES, 20)));
+        assert_eq!(values.at(1, &name(0)), 1000);
+        let users = Arc::strong_count(&name(0).0);
+        assert!(set(1, 0, 20));
+        assert_eq!(Arc::strong_count(&name(0).0), users);
+        assert!(set(10, REPORTED_VALUES, 20));
         assert_eq!(values.all(10).len(), 2);
     }
 }
