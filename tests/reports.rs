@@ -99,6 +99,9 @@ fn a_balancer_reads_figures_of_targets_own_metrics() {
         &gateway,
         &json!({"algorithm": "random", "pointsman": {"reports": null}}),
     );
+    until("nothing is shown of reads that have ended", || {
+        reads(&gateway, &backends[0]).is_null()
+    });
     let trace = recording.body_mut().read_to_vec().unwrap();
     let document = replayed_bytes(&trace, &["-b", "random"]);
     let rerun = &document["replayed"];

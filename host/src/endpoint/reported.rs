@@ -116,7 +116,7 @@ pub struct FailedRead {
 #[derive(Debug, Default)]
 pub(super) struct ReportedValues {
     values: Mutex<Vec<ReportedValue>>,
-    /// None as long as no reports were read.
+    /// None as long as nothing reads its reports.
     reads: Mutex<Option<Box<ReportReads>>>,
 }
 
@@ -171,7 +171,10 @@ impl ReportedValues {
     /// longer.
     fn note_read(&self, at: f64, failure: Option<String>) -> bool {
         let mut reads = self.reads.lock();
-        let reads = reads.get_or_insert_default();
+        // A read may end after its reader has been told to.
+        let Some(reads) = reads.as_mut() else {
+            return false;
+        };
         let is_failing = failure.is_some();
         match failure {
             Some(detail) => {
@@ -233,7 +236,17 @@ impl Live {
         self.reported.note_read(clock::unix_millis(), failure)
     }
 
-    /// What came of reading its metrics; none if they were not read.
+    /// Notes that its metrics are read from now on, or no longer: then nothing is known of reads.
+    pub(crate) fn set_reads_reports(&self, reads: bool) {
+        let mut known = self.reported.reads.lock();
+        if reads {
+            known.get_or_insert_default();
+        } else {
+            *known = None;
+        }
+    }
+
+    /// What came of reading its metrics; none if they are not read.
     pub(crate) fn report_reads(&self) -> Option<ReportReads> {
         self.reported.reads.lock().as_deref().cloned()
     }
@@ -296,14 +309,25 @@ mod tests {
 
     #[test]
     fn only_the_first_of_several_failures_is_news() {
-        let values = ReportedValues::default();
+        let live = Live::default();
+        let values = &live.reported;
         let failed = |at| values.note_read(at, Some(format!("failure at {at}")));
+        assert!(!failed(1.0), "nothing reads");
+        live.set_reads_reports(true);
         assert!(!values.note_read(1.0, None));
         assert_eq!((failed(2.0), failed(3.0)), (true, false));
         assert_eq!((values.note_read(4.0, None), failed(5.0)), (true, true));
         let reads = values.reads.lock().as_deref().cloned().unwrap();
         assert_eq!((reads.read_at, reads.failures), (Some(4.0), 3));
         assert_eq!(reads.last_failure.unwrap().detail, "failure at 5");
+        // Another reader continues.
+        live.set_reads_reports(true);
+        assert!(!failed(6.0));
+        assert_eq!(live.report_reads().unwrap().failures, 4);
+        // A read that ends after its reader leaves no trace.
+        live.set_reads_reports(false);
+        assert!(!failed(7.0));
+        assert_eq!(live.report_reads(), None);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct AddressReport {
     pub failures: u64,
     /// What checks say.
     pub condition: Condition,
-    /// What came of reading its reports; none if they were not read.
+    /// What came of reading its reports; none if they are not read.
     pub report_reads: Option<ReportReads>,
 }
 

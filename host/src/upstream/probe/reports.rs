@@ -90,7 +90,16 @@ impl Permits {
 #[derive(Debug)]
 struct Task {
     host: Host<'static>,
+    live: Arc<Live>,
     handle: AbortHandle,
+}
+
+impl Task {
+    /// Ends it, if no other one follows: what came of its reads says nothing of what is to come.
+    fn end_reads(&self) {
+        self.handle.abort();
+        self.live.set_reads_reports(false);
+    }
 }
 
 impl ReportReaders {
@@ -114,7 +123,11 @@ impl ReportReaders {
         let policy = members.policy();
         let mut running = self.running.lock();
         if running.policy.as_deref() != policy.reports.as_ref() {
-            running.end();
+            let (is_last, tasks) = (policy.reports.is_none(), running.tasks.drain());
+            tasks.for_each(|(_, task)| match is_last {
+                true => task.end_reads(),
+                false => task.handle.abort(),
+            });
             running.policy = policy.reports.clone().map(Arc::new);
         }
         let Some(reports) = running.policy.clone() else {
@@ -124,21 +137,22 @@ impl ReportReaders {
         let wanted = all.filter(|member| member.weight > 0);
         let wanted: HashMap<u64, Member> = wanted.map(|member| (member.id, member)).collect();
         running.tasks.retain(|id, task| {
-            let stays = wanted
-                .get(id)
-                .is_some_and(|member| task.host == member.host);
-            if !stays {
-                task.handle.abort();
+            match wanted.get(id) {
+                Some(member) if task.host == member.host => return true,
+                Some(_) => task.handle.abort(),
+                None => task.end_reads(),
             }
-            stays
+            false
         });
         for (id, member) in wanted {
             if running.tasks.contains_key(&id) {
                 continue;
             }
             let job = Job::new(&self.members, &member, &reports, &running.permits);
+            member.live.set_reads_reports(true);
             let task = Task {
                 host: member.host,
+                live: member.live,
                 handle: self.runtime.spawn(job.run()).abort_handle(),
             };
             running.tasks.insert(id, task);
@@ -146,17 +160,11 @@ impl ReportReaders {
     }
 }
 
-impl Running {
-    fn end(&mut self) {
-        for (_, task) in self.tasks.drain() {
-            task.handle.abort();
-        }
-    }
-}
-
 impl Drop for ReportReaders {
     fn drop(&mut self) {
-        self.running.lock().end();
+        for task in self.running.lock().tasks.values() {
+            task.handle.abort();
+        }
     }
 }
 
