@@ -2,7 +2,9 @@
 //! metrics, or by an operator. A balancer reads one as the column `reported:NAME`.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use foldhash::fast::FixedState;
 use parking_lot::{Mutex, RwLock};
@@ -22,6 +24,13 @@ pub const REPORTED_VALUES: usize = 128;
 /// All names in use, and those of before until there are too many.
 static KNOWN: RwLock<HashSet<Arc<str>, FixedState>> =
     RwLock::new(HashSet::with_hasher(FixedState::with_seed(0)));
+
+/// The endpoints that have had values, of which expired ones keep names in use.
+static WITH_VALUES: Mutex<Vec<Weak<Live>>> = Mutex::new(Vec::new());
+
+/// Least time between two searches of all endpoints that have not made room for a name, in
+/// microseconds.
+const FUTILE_PAUSE: u64 = 1_000_000;
 
 /// The name of a value. Each text is kept once, so that two names are quickly compared, and for as
 /// long as a balancer, an upstream or an endpoint has it.
@@ -43,6 +52,23 @@ impl ReportName {
             return Some(known);
         }
         report_name(text).ok()?;
+        Self::insert(text).or_else(|| {
+            static FUTILE_UNTIL: AtomicU64 = AtomicU64::new(0);
+            let now = clock::micros(Instant::now());
+            if now < FUTILE_UNTIL.load(Ordering::Relaxed) {
+                return None;
+            }
+            drop_expired(now);
+            let name = Self::insert(text);
+            if name.is_none() {
+                FUTILE_UNTIL.store(now + FUTILE_PAUSE, Ordering::Relaxed);
+            }
+            name
+        })
+    }
+
+    /// The name of this text; none if too many are in use.
+    fn insert(text: &str) -> Option<Self> {
         let mut names = KNOWN.write();
         if names.len() >= MAX_NAMES && !names.contains(text) {
             // No other name can come into use meanwhile, since all come from here.
@@ -68,6 +94,18 @@ impl ReportName {
     pub fn text(&self) -> &str {
         &self.0
     }
+}
+
+/// Drops the values of all endpoints that no longer count.
+fn drop_expired(now: u64) {
+    WITH_VALUES.lock().retain(|live| {
+        let live = live.upgrade();
+        if let Some(live) = &live {
+            let mut values = live.reported.values.lock();
+            values.retain(|known| known.until > now);
+        }
+        live.is_some()
+    });
 }
 
 /// A value of an endpoint.
@@ -116,6 +154,8 @@ pub struct FailedRead {
 #[derive(Debug, Default)]
 pub(super) struct ReportedValues {
     values: Mutex<Vec<ReportedValue>>,
+    /// Whether its endpoint is in [`WITH_VALUES`].
+    is_listed: AtomicBool,
     /// None as long as nothing reads its reports.
     reads: Mutex<Option<Box<ReportReads>>>,
 }
@@ -201,6 +241,7 @@ impl Endpoint {
         let names = KNOWN.read();
         for (name, value) in metrics.named() {
             if let Some(name) = names.get(name) {
+                self.live.list();
                 // A balancer cannot rely on a value more than are kept.
                 let _ = self.live.reported.set(now, name, value, now + FRESH);
             }
@@ -222,12 +263,26 @@ impl Live {
     /// Sets values of names until a time, or removes those without one: all of them, or none if
     /// there would be too many. Returns whether it has.
     pub(crate) fn set_reported(
-        &self,
+        self: &Arc<Self>,
         now: u64,
         values: &[(ReportName, Option<f64>)],
         until: u64,
     ) -> bool {
+        self.list();
         self.reported.set_all(now, values, until)
+    }
+
+    /// Has its values dropped when they are expired and names are scarce.
+    fn list(self: &Arc<Self>) {
+        let is_listed = &self.reported.is_listed;
+        if is_listed.load(Ordering::Relaxed) || is_listed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut all = WITH_VALUES.lock();
+        if all.len() == all.capacity() {
+            all.retain(|live| live.strong_count() > 0);
+        }
+        all.push(Arc::downgrade(self));
     }
 
     /// Notes that its metrics were read, or why not. Returns whether reads fail since now, or no
@@ -284,6 +339,27 @@ mod tests {
         }
         assert_eq!(ReportName::known("kept_name"), Some(kept));
         assert!(KNOWN.read().len() <= MAX_NAMES);
+    }
+
+    /// The names of other tests come and go meanwhile, so all that are used here are expired.
+    #[test]
+    fn expired_values_keep_no_name_from_a_new_one() {
+        let endpoints: Vec<_> = (0..MAX_NAMES / REPORTED_VALUES + 1)
+            .map(|number| {
+                let live = Arc::<Live>::default();
+                live.list();
+                for value in 0..REPORTED_VALUES {
+                    let text = format!("expired_{number}_{value}");
+                    let name = ReportName::of(&text).expect("those before are expired");
+                    live.reported.set(0, &name.0, 1.0, 1);
+                }
+                live
+            })
+            .collect();
+        let kept = endpoints
+            .iter()
+            .map(|live| live.reported.values.lock().len());
+        assert!(kept.sum::<usize>() < MAX_NAMES);
     }
 
     #[test]

@@ -305,7 +305,11 @@ impl Members {
     }
 
     /// Calls a function with each address of a target.
-    pub(super) fn of_target(&self, target: Uuid, mut call: impl FnMut(&EndpointAddress, &Live)) {
+    pub(super) fn of_target(
+        &self,
+        target: Uuid,
+        mut call: impl FnMut(&EndpointAddress, &Arc<Live>),
+    ) {
         let inner = self.inner.lock();
         let own = inner
             .members
