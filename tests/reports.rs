@@ -208,6 +208,41 @@ fn a_value_stays_for_a_while_when_a_target_cannot_be_read() {
     assert!(told("reports can be read again") >= 1, "{log}");
 }
 
+#[test]
+fn a_metric_that_finds_no_name_is_read_once_there_is_one() {
+    let gateway = Gateway::start();
+    let target = Backend::start("target");
+    target.respond_at("/probe/metrics", &metrics(0.5));
+    gateway.balanced(&[(target.address, 100)]);
+    let others: Vec<_> = (0..8).map(|_| Backend::start("other")).collect();
+    for other in &others {
+        gateway.add_target("u", other.address, 0);
+    }
+    let set = |other: &Backend, names: std::ops::Range<usize>, value: &Value| {
+        let names = names.map(|n| (format!("{}_{n}", other.address.port()), value.clone()));
+        let values: serde_json::Map<_, _> = names.collect();
+        let path = format!("/upstreams/u/targets/{}/facts", other.address);
+        gateway.admin_json("PATCH", &path, &values.into())
+    };
+    patch_upstream(&gateway, &json!({"pointsman": {"facts_max_age": 86400}}));
+    // All names that a gateway can have in use.
+    for other in &others {
+        set(other, 0..128, &json!(1)).expect(200);
+    }
+    set(&target, 0..1, &json!(1)).expect(400);
+    let mut settings = reading(&json!({}));
+    settings["algorithm"] = json!("random");
+    patch_upstream(&gateway, &settings);
+    until("the health tells that there is no name", || {
+        reads(&gateway, &target)["last_failure"]["detail"]
+            == "the gateway has too many names of values in use, so cache_use is not kept"
+    });
+    set(&others[0], 0..1, &Value::Null).expect(200);
+    until("the value is kept", || {
+        value(&gateway, &target, "cache_use") == 0.5
+    });
+}
+
 /// More targets that hang than are read at a time, and enough that a target that waits in one queue
 /// with them is read once while all of them are read once.
 const HANGING: usize = 60;

@@ -1,6 +1,6 @@
 //! How the reports of targets are read: `pointsman.reports`, ready to be applied.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{ProbeServer, facts_max_age, seconds};
@@ -30,7 +30,41 @@ pub(in crate::upstream) struct ReportPolicy {
     /// What is read.
     pub(in crate::upstream) selectors: Vec<Selector>,
     /// The name of the value of each selector.
-    pub(in crate::upstream) names: Vec<ReportName>,
+    pub(in crate::upstream) names: Vec<ValueName>,
+}
+
+/// The name of a value, as text while the gateway has too many other names in use.
+#[derive(Debug, Clone)]
+pub(in crate::upstream) struct ValueName {
+    pub(in crate::upstream) text: String,
+    known: OnceLock<ReportName>,
+}
+
+impl PartialEq for ValueName {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl ValueName {
+    fn new(text: &str) -> Self {
+        let name = Self {
+            text: text.to_owned(),
+            known: OnceLock::new(),
+        };
+        // So that it is in use from now on, and not only from the first read.
+        name.known();
+        name
+    }
+
+    /// The name; none while too many others are in use.
+    pub(in crate::upstream) fn known(&self) -> Option<&ReportName> {
+        if self.known.get().is_none() {
+            // Another reader may set it meanwhile, to the same name.
+            let _ = self.known.set(ReportName::of(&self.text)?);
+        }
+        self.known.get()
+    }
 }
 
 impl ReportPolicy {
@@ -40,14 +74,7 @@ impl ReportPolicy {
         let (mut selectors, mut names) = (Vec::new(), Vec::new());
         for metric in settings.metrics.iter().flatten() {
             let name = metric.r#as.as_deref().unwrap_or(&metric.name);
-            let Some(known) = ReportName::of(name) else {
-                tracing::error!(
-                    upstream = upstream.name,
-                    "{name} of targets' reports is not read: the gateway knows too many names"
-                );
-                continue;
-            };
-            names.push(known);
+            names.push(ValueName::new(name));
             selectors.push(Selector {
                 name: metric.name.clone(),
                 labels: metric.labels.clone().into_iter().flatten().collect(),

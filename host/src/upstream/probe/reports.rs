@@ -181,6 +181,8 @@ enum Error {
     Text(#[from] TextError),
     #[error("there is no sample of {0}")]
     Missing(String),
+    #[error("the gateway has too many names of values in use, so {0} is not kept")]
+    NoName(String),
     #[error("the target has more than {REPORTED_VALUES} values")]
     TooMany,
 }
@@ -284,27 +286,24 @@ impl Job {
     /// Keeps what was found, for as long as the policy says. A value that is missing stays as it
     /// was until it is too old.
     fn keep(&self, found: &[Option<f64>]) -> Result<(), Error> {
+        let policy = &*self.policy;
+        let (mut values, mut failure) = (Vec::new(), None);
+        for ((name, selector), value) in policy.names.iter().zip(&policy.selectors).zip(found) {
+            let error = match (value, name.known()) {
+                (Some(value), Some(name)) => {
+                    values.push((name.clone(), Some(*value)));
+                    continue;
+                }
+                (None, _) => Error::Missing(selector.name.clone()),
+                (_, None) => Error::NoName(name.text.clone()),
+            };
+            failure.get_or_insert(error);
+        }
         let now = clock::micros(Instant::now());
-        let values = self.policy.names.iter().zip(found);
-        let values =
-            values.filter_map(|(name, value)| value.map(|value| (name.clone(), Some(value))));
-        let values: Vec<_> = values.collect();
-        if !self
-            .live
-            .set_reported(now, &values, now + self.policy.max_age)
-        {
+        if !(self.live).set_reported(now, &values, now + policy.max_age) {
             return Err(Error::TooMany);
         }
-        match self
-            .policy
-            .selectors
-            .iter()
-            .zip(found)
-            .find(|(_, value)| value.is_none())
-        {
-            Some((selector, _)) => Err(Error::Missing(selector.name.clone())),
-            None => Ok(()),
-        }
+        failure.map_or(Ok(()), Err)
     }
 
     fn note(&self, read: Result<(), Error>) {
