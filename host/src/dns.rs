@@ -5,6 +5,7 @@
 
 mod lookup;
 mod resolver;
+mod servers;
 
 use std::net::IpAddr;
 use std::time::Instant;

@@ -1,51 +1,35 @@
 //! One look-up of a name: the hosts file, then DNS, by the configured record types in their order.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
-};
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
-use hickory_resolver::system_conf::read_system_conf;
 use parking_lot::Mutex;
 
+use super::servers::Servers;
 use super::{Address, Answer, Failure};
 use crate::config::{Dns, DnsType};
-
-/// Time without an answer after which a question is asked again. An answer to the first one is still
-/// taken.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// Time without an answer for records of one type after which those of the next type are asked for as
 /// well: some servers never answer for types that they do not know.
 pub(crate) const UNANSWERED: Duration = Duration::from_secs(2);
-
-/// Most name servers that are asked the same at a time; `/etc/resolv.conf` has as many (glibc, MAXNS).
-const SERVERS: usize = 3;
 
 /// Time between two looks at a name of the hosts file.
 const HOSTS_TTL: Duration = Duration::from_secs(5);
 
 /// Looks names up.
 pub(crate) struct Lookup {
-    resolvers: Result<Resolvers, String>,
+    servers: Result<Servers, String>,
     order: Vec<DnsType>,
     hosts_file: PathBuf,
     /// The hosts file as it was read last, and its time of change then.
     hosts: Mutex<(Option<SystemTime>, Hosts)>,
 }
-
-/// As many resolvers as a question is asked times. Each of them would join a question to the same one
-/// that it has asked before, and wait for that one's answer alone.
-type Resolvers = Vec<TokioResolver>;
 
 /// The addresses of names in a hosts file, in the order of its lines. The names are in lower case,
 /// without the final dot.
@@ -63,7 +47,7 @@ impl std::fmt::Debug for Lookup {
 impl Lookup {
     pub(crate) fn new(settings: &Dns) -> Self {
         Self {
-            resolvers: resolvers(&settings.resolvers),
+            servers: Servers::new(&settings.resolvers),
             order: settings.order.clone(),
             hosts_file: settings.hosts_file.clone(),
             hosts: Mutex::default(),
@@ -80,8 +64,8 @@ impl Lookup {
         if !known.is_empty() {
             return Ok(Answer::new(known, Instant::now() + HOSTS_TTL));
         }
-        let resolvers = self.resolvers.as_ref();
-        let resolvers = resolvers.map_err(|error| Failure::Broken(error.clone()))?;
+        let servers = self.servers.as_ref();
+        let servers = servers.map_err(|error| Failure::Broken(error.clone()))?;
         let name = dns_name(host)?;
         let mut search = Search {
             last,
@@ -94,9 +78,9 @@ impl Lookup {
             search.unanswered.push(kind);
             search.asked.push(async move {
                 let found = match kind {
-                    DnsType::Srv => services(resolvers, name).await,
-                    DnsType::A => addresses(resolvers, name, RecordType::A).await,
-                    DnsType::Aaaa => addresses(resolvers, name, RecordType::AAAA).await,
+                    DnsType::Srv => services(servers, name).await,
+                    DnsType::A => addresses(servers, name, RecordType::A).await,
+                    DnsType::Aaaa => addresses(servers, name, RecordType::AAAA).await,
                     DnsType::Last => Err(Failure::NotFound),
                 };
                 (kind, found)
@@ -231,52 +215,6 @@ fn kinds(order: &[DnsType], last: Option<DnsType>) -> Vec<DnsType> {
     kinds
 }
 
-/// Resolvers that ask these servers, or those of `/etc/resolv.conf`, whose `timeout` and `attempts`
-/// hold for both. They cache nothing: the callers of [`Lookup`] decide when a name is looked up again.
-fn resolvers(servers: &[SocketAddr]) -> Result<Resolvers, String> {
-    let system = read_system_conf();
-    let (config, mut options) = if servers.is_empty() {
-        system.map_err(|error| format!("the system has no resolver: {error}"))?
-    } else {
-        let servers = servers.iter().map(|server| {
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
-            let connections = connections.into_iter().map(|mut connection| {
-                connection.port = server.port();
-                connection
-            });
-            NameServerConfig::new(server.ip(), true, connections.collect())
-        });
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-        let mut options = ResolverOpts::default();
-        if let Ok((_, system)) = system {
-            options.timeout = system.timeout;
-            options.attempts = system.attempts;
-        }
-        (config, options)
-    };
-    let attempts = limit(&mut options);
-    options.cache_size = 0;
-    options.use_hosts_file = ResolveHosts::Never;
-    // A server that is down delays no answer of the others.
-    options.num_concurrent_reqs = config.name_servers().len().clamp(1, SERVERS);
-    let resolver = |_| {
-        TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default())
-            .with_options(options.clone())
-            .build()
-            .map_err(|error| error.to_string())
-    };
-    (0..attempts).map(resolver).collect()
-}
-
-/// Keeps the timeout and the number of attempts within bounds; both are unbounded in a file. Returns
-/// how often a question is asked. Source: resolv.conf(5).
-fn limit(options: &mut ResolverOpts) -> usize {
-    let timeout = options.timeout;
-    options.timeout = timeout.clamp(Duration::from_secs(1), Duration::from_secs(30));
-    // What is asked again is asked of another resolver.
-    std::mem::take(&mut options.attempts).clamp(1, 5)
-}
-
 fn ip(data: &RData) -> Option<IpAddr> {
     match data {
         RData::A(address) => Some(IpAddr::V4(address.0)),
@@ -285,82 +223,34 @@ fn ip(data: &RData) -> Option<IpAddr> {
     }
 }
 
-/// Asks for records. The question is asked again after a while, or as soon as it has failed; the first
-/// answer counts, to whichever of the questions.
-async fn records(
-    resolvers: &Resolvers,
-    name: &Name,
-    kind: RecordType,
-) -> Result<hickory_resolver::lookup::Lookup, Failure> {
-    let mut asked = FuturesUnordered::new();
-    let mut failure = Failure::NotFound;
-    for resolver in resolvers {
-        asked.push(resolver.lookup(name.clone(), kind));
-        let Ok(Some(found)) = tokio::time::timeout(AGAIN, asked.next()).await else {
-            continue;
-        };
-        match decided(found) {
-            Ok(found) => return found,
-            Err(broken) => failure = broken,
-        }
-    }
-    while let Some(found) = asked.next().await {
-        match decided(found) {
-            Ok(found) => return found,
-            Err(broken) => failure = broken,
-        }
-    }
-    Err(failure)
-}
-
-/// The answer to a question.
-///
-/// # Errors
-/// It is none: an answer to the same question may still come.
-fn decided<T>(found: Result<T, NetError>) -> Result<Result<T, Failure>, Failure> {
-    match found {
-        Ok(found) => Ok(Ok(found)),
-        Err(error) if error.is_no_records_found() || error.is_nx_domain() => {
-            Ok(Err(Failure::NotFound))
-        }
-        Err(error) => Err(Failure::Broken(error.to_string())),
-    }
-}
-
-async fn addresses(
-    resolvers: &Resolvers,
-    name: &Name,
-    kind: RecordType,
-) -> Result<Answer, Failure> {
-    let found = records(resolvers, name, kind).await?;
+async fn addresses(servers: &Servers, name: &Name, kind: RecordType) -> Result<Answer, Failure> {
+    let found = servers.records(name, kind).await?;
     let addresses = found.answers().iter();
     let addresses = addresses.filter_map(|record| Some(Address::bare(ip(&record.data)?)));
     Ok(Answer::new(addresses.collect(), found.valid_until()))
 }
 
 /// The addresses of the services of the best priority, each with the port and weight of its record.
-async fn services(resolvers: &Resolvers, name: &Name) -> Result<Answer, Failure> {
-    let found = records(resolvers, name, RecordType::SRV).await?;
-    let services = found
+async fn services(servers: &Servers, name: &Name) -> Result<Answer, Failure> {
+    let found = servers.records(name, RecordType::SRV).await?;
+    let mut services: Vec<SRV> = found
         .answers()
         .iter()
         .filter_map(|record| match &record.data {
-            RData::SRV(service) => Some(service),
+            RData::SRV(service) => Some(service.clone()),
             _ => None,
-        });
-    let services: Vec<_> = services.collect();
+        })
+        .collect();
     let best = services.iter().map(|service| service.priority).min();
-    let best = services
-        .iter()
-        .filter(|service| Some(service.priority) == best);
-    let hosts = join_all(best.map(|service| async move {
-        let mut found = addresses(resolvers, &service.target, RecordType::A).await;
+    services.retain(|service| Some(service.priority) == best);
+    let hosts = services.into_iter().map(|service| async move {
+        let mut found = addresses(servers, &service.target, RecordType::A).await;
         if matches!(&found, Err(Failure::NotFound)) {
-            found = addresses(resolvers, &service.target, RecordType::AAAA).await;
+            found = addresses(servers, &service.target, RecordType::AAAA).await;
         }
-        (*service, found)
-    }))
-    .await;
+        (service, found)
+    });
+    let hosts = join_all(hosts).await;
     let mut answer = Answer::new(Vec::new(), found.valid_until());
     answer.service = true;
     for (service, found) in hosts {
@@ -409,23 +299,6 @@ mod tests {
         let long = "x".repeat(64);
         for wrong in ["", ".", "a..b", long.as_str()] {
             assert!(dns_name(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn the_timeout_and_the_attempts_of_a_file_count_within_bounds() {
-        for (timeout, attempts, expected) in [
-            (5, 2, (5, 2)),
-            (1, 1, (1, 1)),
-            (0, 0, (1, 1)),
-            (3600, 1000, (30, 5)),
-        ] {
-            let mut options = ResolverOpts::default();
-            options.timeout = Duration::from_secs(timeout);
-            options.attempts = attempts;
-            let asked = limit(&mut options);
-            assert_eq!((options.timeout.as_secs(), asked), expected);
-            assert_eq!(options.attempts, 0);
         }
     }
 

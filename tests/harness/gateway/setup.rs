@@ -156,6 +156,8 @@ impl Setup {
         if !named("--balancer-pick-cost") {
             command.args(["--balancer-pick-cost", "1000000"]);
         }
+        // How long and how often DNS is asked, whatever the machine's /etc/resolv.conf says.
+        command.env("RES_OPTIONS", "timeout:5 attempts:2");
         command.args(&self.args);
         command.envs(self.environment.iter().cloned());
         command
