@@ -21,9 +21,12 @@ use super::Failure;
 /// taken.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Most name servers that are asked the same at a time; `/etc/resolv.conf` has as many (glibc, MAXNS).
-/// One that is down delays no answer of the others.
-const SERVERS: usize = 3;
+/// Most name servers that are asked the same at a time, so that one that is down delays no answer of
+/// the other. The first answer counts, so the quicker server decides even if it refuses, fails
+/// (SERVFAIL) or knows no such name (NXDOMAIN). A third one is asked if both cannot be reached; if
+/// both are silent, the next questions go to it first, because the resolver prefers the servers that
+/// have answered quickest.
+const SERVERS: usize = 2;
 
 /// Asks DNS servers.
 pub(super) struct Servers {
