@@ -13,6 +13,7 @@ use std::time::Instant;
 use crate::config::DnsType;
 pub(crate) use lookup::{Lookup, UNANSWERED};
 pub use resolver::Resolver;
+pub(crate) use servers::QUESTIONS;
 
 /// An address of a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

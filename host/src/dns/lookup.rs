@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::future::join_all;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use parking_lot::Mutex;
@@ -18,6 +17,10 @@ use crate::config::{Dns, DnsType};
 /// Time without an answer for records of one type after which those of the next type are asked for as
 /// well: some servers never answer for types that they do not know.
 pub(crate) const UNANSWERED: Duration = Duration::from_secs(2);
+
+/// Most services of one name whose addresses are asked for at a time: a few large names must not keep
+/// the others waiting for their turn.
+const SERVICES: usize = 8;
 
 /// Time between two looks at a name of the hosts file.
 const HOSTS_TTL: Duration = Duration::from_secs(5);
@@ -243,14 +246,14 @@ async fn services(servers: &Servers, name: &Name) -> Result<Answer, Failure> {
         .collect();
     let best = services.iter().map(|service| service.priority).min();
     services.retain(|service| Some(service.priority) == best);
-    let hosts = services.into_iter().map(|service| async move {
+    let hosts = stream::iter(services).map(|service| async move {
         let mut found = addresses(servers, &service.target, RecordType::A).await;
         if matches!(&found, Err(Failure::NotFound)) {
             found = addresses(servers, &service.target, RecordType::AAAA).await;
         }
         (service, found)
     });
-    let hosts = join_all(hosts).await;
+    let hosts: Vec<_> = hosts.buffer_unordered(SERVICES).collect().await;
     let mut answer = Answer::new(Vec::new(), found.valid_until());
     answer.service = true;
     for (service, found) in hosts {

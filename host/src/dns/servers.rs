@@ -14,6 +14,7 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::system_conf::parse_resolv_conf;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Failure;
 
@@ -28,11 +29,25 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// have answered quickest.
 const SERVERS: usize = 2;
 
+/// Most questions at a time that are asked for the first time. Further ones wait for one of these to
+/// end, in their order.
+///
+/// The resolver opens a socket for each datagram, and sends up to three for a question to each of
+/// [`SERVERS`]: with [`REPEATED`], 384 sockets if no server answers. They have to leave room in the
+/// reserve of descriptors (`connections.rs`).
+pub(crate) const QUESTIONS: usize = 48;
+
+/// Most questions at a time that are asked again. They have a limit of their own, so that names whose
+/// servers do not answer hold up no first question with their repeated ones.
+const REPEATED: usize = 16;
+
 /// Asks DNS servers.
 pub(super) struct Servers {
     /// As many as a question is asked times. Each of them would join a question to the same one that
     /// it has asked before, and wait for that one's answer alone.
     resolvers: Vec<TokioResolver>,
+    questions: Semaphore,
+    repeated: Semaphore,
 }
 
 impl Servers {
@@ -75,6 +90,8 @@ impl Servers {
         let resolvers: Result<_, String> = (0..attempts).map(resolver).collect();
         Ok(Self {
             resolvers: resolvers?,
+            questions: Semaphore::new(QUESTIONS),
+            repeated: Semaphore::new(REPEATED),
         })
     }
 
@@ -86,8 +103,10 @@ impl Servers {
     pub(super) async fn records(&self, name: &Name, kind: RecordType) -> Result<Lookup, Failure> {
         let mut asked = FuturesUnordered::new();
         let mut failure = Failure::NotFound;
+        // It is never closed.
+        let mut first = self.questions.acquire().await.ok();
         for resolver in &self.resolvers {
-            asked.push(resolver.lookup(name.clone(), kind));
+            asked.push(self.ask(resolver, name, kind, first.take()));
             let Ok(Some(found)) = tokio::time::timeout(AGAIN, asked.next()).await else {
                 continue;
             };
@@ -103,6 +122,21 @@ impl Servers {
             }
         }
         Err(failure)
+    }
+
+    /// Asks once: without the permit of a first question, once there is one for a repeated question.
+    async fn ask(
+        &self,
+        resolver: &TokioResolver,
+        name: &Name,
+        kind: RecordType,
+        first: Option<SemaphorePermit<'_>>,
+    ) -> Result<Lookup, NetError> {
+        let _permit = match first {
+            Some(first) => Some(first),
+            None => self.repeated.acquire().await.ok(),
+        };
+        resolver.lookup(name.clone(), kind).await
     }
 }
 
@@ -166,7 +200,72 @@ fn decided<T>(found: Result<T, NetError>) -> Result<Result<T, Failure>, Failure>
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use std::net::UdpSocket;
+
+    use futures_util::future::join_all;
+    use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
+
     use super::*;
+
+    /// Asks one server, which is the socket, as often as is the default.
+    fn asking(socket: &UdpSocket) -> Servers {
+        let server = socket.local_addr().unwrap();
+        Servers::configured(&[server], Ok(Vec::new()), "").unwrap()
+    }
+
+    /// The next query that comes, and its sender.
+    fn query(socket: &UdpSocket) -> io::Result<(Message, SocketAddr)> {
+        let mut buffer = [0; 4096];
+        let (length, client) = socket.recv_from(&mut buffer)?;
+        Ok((Message::from_vec(&buffer[..length]).unwrap(), client))
+    }
+
+    fn answer(socket: &UdpSocket, query: (Message, SocketAddr), code: ResponseCode) {
+        let (mut message, client) = query;
+        message.metadata.message_type = MessageType::Response;
+        message.metadata.response_code = code;
+        // The client may have closed its socket.
+        let _ = socket.send_to(&message.to_vec().unwrap(), client);
+    }
+
+    #[tokio::test]
+    async fn as_many_names_are_asked_for_at_a_time_as_there_are_permits() {
+        const NAMES: usize = 3 * QUESTIONS;
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let servers = asking(&socket);
+        let wait = Some(Duration::from_millis(5));
+        socket.set_read_timeout(wait).unwrap();
+        // It answers the oldest question whenever no further one comes.
+        let server = std::thread::spawn(move || {
+            let (mut seen, mut open, mut most) = (Vec::new(), Vec::new(), 0);
+            while seen.len() < NAMES || !open.is_empty() {
+                match query(&socket) {
+                    Ok(query) => {
+                        let name = query.0.queries[0].name().clone();
+                        if !seen.contains(&name) {
+                            seen.push(name);
+                            open.push(query);
+                        }
+                    }
+                    Err(_) if open.is_empty() => {}
+                    Err(_) => answer(&socket, open.remove(0), ResponseCode::NXDomain),
+                }
+                most = most.max(open.len());
+            }
+            most
+        });
+        let names: Vec<Name> = (0..NAMES)
+            .map(|number| Name::from_ascii(format!("n{number}.test.")).unwrap())
+            .collect();
+        let asked = names
+            .iter()
+            .map(|name| servers.records(name, RecordType::A));
+        for found in join_all(asked).await {
+            assert!(matches!(found, Err(Failure::NotFound)));
+        }
+        let most = server.join().unwrap();
+        assert!(most <= QUESTIONS, "{most}");
+    }
 
     #[test]
     fn the_environment_amends_the_options_of_a_file() {

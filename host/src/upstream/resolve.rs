@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::authority::Host;
 use crate::config::{Dns, DnsType};
-use crate::dns::{Address, Answer, Failure, Lookup, UNANSWERED};
+use crate::dns::{Address, Answer, Failure, Lookup, QUESTIONS, UNANSWERED};
 
 /// Pause after a look-up that failed; each failure in a row doubles it, up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
@@ -25,9 +25,10 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// of the next type come in time.
 const NEW_NAME_TIMEOUT: Duration = UNANSWERED.saturating_add(Duration::from_millis(500));
 
-/// Names that are looked up at a time. As many more are looked up of those that failed the last
-/// time: they may take long to fail again, and delay no other name.
-const CONCURRENCY: usize = 32;
+/// Names that are looked up at a time of those that were found the last time, and of those that were
+/// not: these may take long to fail again, and delay no other name. Their look-ups may ask for three
+/// types of records at a time, so they are few enough to leave questions to the others.
+const CONCURRENCY: [usize; 2] = [32, QUESTIONS / 4];
 
 /// How old the last answer for a name is.
 #[derive(Debug, Clone, Copy)]
@@ -208,7 +209,7 @@ impl Names {
     fn begin(&self) -> (Vec<(String, Option<DnsType>)>, Instant) {
         let now = Instant::now();
         let mut known = self.known.lock();
-        let mut room = [CONCURRENCY; 2];
+        let mut room = CONCURRENCY;
         // New names are looked up elsewhere, any number of them at a time.
         for known in known.values().filter(|known| known.asked && !known.first) {
             let room = &mut room[usize::from(known.failures > 0)];
@@ -368,7 +369,7 @@ mod tests {
         let now = Instant::now();
         {
             let mut known = names.known.lock();
-            for number in 0..10 * CONCURRENCY {
+            for number in 0..10 * CONCURRENCY[1] {
                 let mut dead = Known::new(now);
                 dead.failures = 1;
                 known.insert(format!("dead-{number}.test"), dead);
@@ -376,7 +377,7 @@ mod tests {
             known.insert("live.test".into(), Known::new(now));
         }
         let begun = |names: &Names| names.begin().0.len();
-        assert_eq!(begun(&names), CONCURRENCY + 1);
+        assert_eq!(begun(&names), CONCURRENCY[1] + 1);
         assert_eq!(begun(&names), 0, "none is asked for twice at a time");
         names.take("live.test", Err(Failure::NotFound));
         assert!(!names.known.lock()["live.test"].asked);
