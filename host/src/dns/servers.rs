@@ -22,6 +22,10 @@ use super::Failure;
 /// taken.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Pause before a question is asked again that has failed: a server that answers SERVFAIL at once
+/// would answer the same at once.
+const FAILURE_PAUSE: Duration = Duration::from_millis(100);
+
 /// Most name servers that are asked the same at a time, so that one that is down delays no answer of
 /// the other. The first answer counts, so the quicker server decides even if it refuses, fails
 /// (SERVFAIL) or knows no such name (NXDOMAIN). A third one is asked if both cannot be reached; if
@@ -95,7 +99,7 @@ impl Servers {
         })
     }
 
-    /// Asks for records. The question is asked again after a while, or as soon as it has failed; the
+    /// Asks for records. The question is asked again after a while, or soon after it has failed; the
     /// first answer counts, to whichever of the questions.
     ///
     /// # Errors
@@ -105,15 +109,18 @@ impl Servers {
         let mut failure = Failure::NotFound;
         // It is never closed.
         let mut first = self.questions.acquire().await.ok();
+        let mut pause = Duration::ZERO;
         for resolver in &self.resolvers {
-            asked.push(self.ask(resolver, name, kind, first.take()));
+            asked.push(self.ask(resolver, name, kind, first.take(), pause));
             let Ok(Some(found)) = tokio::time::timeout(AGAIN, asked.next()).await else {
+                pause = Duration::ZERO;
                 continue;
             };
             match decided(found) {
                 Ok(found) => return found,
                 Err(broken) => failure = broken,
             }
+            pause = FAILURE_PAUSE;
         }
         while let Some(found) = asked.next().await {
             match decided(found) {
@@ -124,14 +131,19 @@ impl Servers {
         Err(failure)
     }
 
-    /// Asks once: without the permit of a first question, once there is one for a repeated question.
+    /// Asks once: after a pause, and, without the permit of a first question, once there is one for a
+    /// repeated question.
     async fn ask(
         &self,
         resolver: &TokioResolver,
         name: &Name,
         kind: RecordType,
         first: Option<SemaphorePermit<'_>>,
+        pause: Duration,
     ) -> Result<Lookup, NetError> {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let _permit = match first {
             Some(first) => Some(first),
             None => self.repeated.acquire().await.ok(),
@@ -201,6 +213,7 @@ fn decided<T>(found: Result<T, NetError>) -> Result<Result<T, Failure>, Failure>
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
     use std::net::UdpSocket;
+    use std::time::Instant;
 
     use futures_util::future::join_all;
     use hickory_resolver::proto::op::{Message, MessageType, ResponseCode};
@@ -265,6 +278,26 @@ mod tests {
         }
         let most = server.join().unwrap();
         assert!(most <= QUESTIONS, "{most}");
+    }
+
+    #[tokio::test]
+    async fn a_question_that_has_failed_is_asked_again_after_a_pause() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let servers = asking(&socket);
+        let server = std::thread::spawn(move || {
+            let codes = [ResponseCode::ServFail, ResponseCode::NXDomain];
+            codes.map(|code| {
+                let query = query(&socket).unwrap();
+                let came = Instant::now();
+                answer(&socket, query, code);
+                came
+            })
+        });
+        let name = Name::from_ascii("a.test.").unwrap();
+        let found = servers.records(&name, RecordType::A).await;
+        assert!(matches!(found, Err(Failure::NotFound)));
+        let [first, second] = server.join().unwrap();
+        assert!(second - first >= FAILURE_PAUSE);
     }
 
     #[test]
