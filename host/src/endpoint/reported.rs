@@ -350,7 +350,7 @@ mod tests {
                 live.list();
                 for value in 0..REPORTED_VALUES {
                     let text = format!("expired_{number}_{value}");
-                    let name = ReportName::of(&text).expect("those before are expired");
+                    let name = ReportName::of(&text).unwrap();
                     live.reported.set(0, &name.0, 1.0, 1);
                 }
                 live
