@@ -25,27 +25,39 @@ pub(crate) struct Browser {
     agent: ureq::Agent,
 }
 
+/// A driver of Chromium and its port; `None` if it has ended.
+fn driver() -> Option<(Child, u16)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("chromedriver, which scripts/test installs: {error}"));
+    let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let port = said.find_map(|line| {
+        let line = line.unwrap();
+        let port = line
+            .split("successfully on port ")
+            .nth(1)?
+            .trim_end_matches('.');
+        port.parse::<u16>().ok()
+    });
+    let Some(port) = port else {
+        driver.wait().unwrap();
+        return None;
+    };
+    // The driver would block on a full pipe if its log were not read.
+    std::thread::spawn(move || said.for_each(drop));
+    Some((driver, port))
+}
+
 impl Browser {
     /// A browser whose window has this size.
     pub(crate) fn start(width: u32, height: u32) -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("chromedriver, which scripts/test installs: {error}"));
-        let mut said = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let port = said.find_map(|line| {
-            let line = line.unwrap();
-            let port = line
-                .split("successfully on port ")
-                .nth(1)?
-                .trim_end_matches('.');
-            port.parse::<u16>().ok()
-        });
-        // The driver would block on a full pipe if its log were not read.
-        std::thread::spawn(move || said.for_each(drop));
+        // It takes the same free port of IPv4 and of IPv6, and ends if the second one is taken.
+        let started = (0..5).find_map(|_| driver());
+        let (driver, port) = started.unwrap();
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(120)))
@@ -53,7 +65,7 @@ impl Browser {
             .new_agent();
         let mut browser = Self {
             driver,
-            session: format!("http://127.0.0.1:{}/session", port.unwrap()),
+            session: format!("http://127.0.0.1:{port}/session"),
             agent,
         };
         let arguments = json!([
