@@ -300,24 +300,6 @@ mod tests {
     struct Prepared(parking_lot::Mutex<Vec<BodyQuestion>>);
 
     impl RequestFacts for Prepared {
-        fn method(&self) -> Option<Cow<'_, str>> {
-            None
-        }
-        fn path(&self) -> Option<Cow<'_, str>> {
-            None
-        }
-        fn query(&self) -> Option<Cow<'_, str>> {
-            None
-        }
-        fn header(&self, _: &str) -> Option<Cow<'_, str>> {
-            None
-        }
-        fn client(&self) -> Option<Cow<'_, str>> {
-            None
-        }
-        fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
-            None
-        }
         fn prepare(&self, questions: &[BodyQuestion]) {
             *self.0.lock() = questions.to_vec();
         }

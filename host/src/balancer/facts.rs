@@ -18,19 +18,31 @@ pub const BODY_START: usize = 16 << 10;
 /// `wit/balancer.wit`. They are read only on the thread of the pick; a request that is sent to
 /// another thread has none.
 pub trait RequestFacts: Sync {
-    /// The method; none, as in all of these, where it is not known.
-    fn method(&self) -> Option<Cow<'_, str>>;
+    /// The method; none, as in all of these, where it is not known, which is the default.
+    fn method(&self) -> Option<Cow<'_, str>> {
+        None
+    }
     /// The normalised path, without the query.
-    fn path(&self) -> Option<Cow<'_, str>>;
+    fn path(&self) -> Option<Cow<'_, str>> {
+        None
+    }
     /// The query without the question mark.
-    fn query(&self) -> Option<Cow<'_, str>>;
+    fn query(&self) -> Option<Cow<'_, str>> {
+        None
+    }
     /// The values of a header, whose name may be in any case.
-    fn header(&self, name: &str) -> Option<Cow<'_, str>>;
+    fn header(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
     /// The address of the client.
-    fn client(&self) -> Option<Cow<'_, str>>;
+    fn client(&self) -> Option<Cow<'_, str>> {
+        None
+    }
     /// The start of the body, `most` bytes at most, of which there need not be more than was read;
     /// none if it has no body, or nothing of the body has been read.
-    fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>>;
+    fn body_start(&self, _most: usize) -> Option<Cow<'_, [u8]>> {
+        None
+    }
 
     /// The answer to a question about the body; by default about all that `body_start` has.
     fn of_body(&self, question: &BodyQuestion) -> Option<BodyAnswer> {
@@ -94,23 +106,8 @@ mod tests {
     struct Path(String);
 
     impl RequestFacts for Path {
-        fn method(&self) -> Option<Cow<'_, str>> {
-            None
-        }
         fn path(&self) -> Option<Cow<'_, str>> {
             Some(self.0.as_str().into())
-        }
-        fn query(&self) -> Option<Cow<'_, str>> {
-            None
-        }
-        fn header(&self, _: &str) -> Option<Cow<'_, str>> {
-            None
-        }
-        fn client(&self) -> Option<Cow<'_, str>> {
-            None
-        }
-        fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
-            None
         }
     }
 

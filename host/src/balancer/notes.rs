@@ -178,9 +178,6 @@ mod tests {
         fn path(&self) -> Option<Cow<'_, str>> {
             Some("/a".into())
         }
-        fn query(&self) -> Option<Cow<'_, str>> {
-            None
-        }
         fn header(&self, name: &str) -> Option<Cow<'_, str>> {
             name.eq_ignore_ascii_case("x-a").then(|| "1, 2".into())
         }

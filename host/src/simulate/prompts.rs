@@ -180,10 +180,6 @@ impl RequestFacts for Prompt {
         Some("/v1/completions".into())
     }
 
-    fn query(&self) -> Option<Cow<'_, str>> {
-        None
-    }
-
     fn header(&self, name: &str) -> Option<Cow<'_, str>> {
         if name.eq_ignore_ascii_case("content-length") {
             return Some((HEAD.len() + self.text() + END.len()).to_string().into());

@@ -22,28 +22,8 @@ struct Facts {
 }
 
 impl RequestFacts for Facts {
-    fn method(&self) -> Option<Cow<'_, str>> {
-        None
-    }
-
-    fn path(&self) -> Option<Cow<'_, str>> {
-        None
-    }
-
-    fn query(&self) -> Option<Cow<'_, str>> {
-        None
-    }
-
-    fn header(&self, _: &str) -> Option<Cow<'_, str>> {
-        None
-    }
-
     fn client(&self) -> Option<Cow<'_, str>> {
         Some(self.client.as_str().into())
-    }
-
-    fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
-        None
     }
 }
 

@@ -18,9 +18,6 @@ impl RequestFacts for Asked {
     fn path(&self) -> Option<Cow<'_, str>> {
         Some("/a/b".into())
     }
-    fn query(&self) -> Option<Cow<'_, str>> {
-        None
-    }
     fn header(&self, name: &str) -> Option<Cow<'_, str>> {
         match name {
             "X-Position" => Some("2".into()),
@@ -162,23 +159,8 @@ fn what_a_plugin_learns_about_endpoints_is_replayed() {
 fn a_plugin_that_weighs_requests_reads_what_it_has_said() {
     struct Costs(&'static str);
     impl RequestFacts for Costs {
-        fn method(&self) -> Option<Cow<'_, str>> {
-            None
-        }
-        fn path(&self) -> Option<Cow<'_, str>> {
-            None
-        }
-        fn query(&self) -> Option<Cow<'_, str>> {
-            None
-        }
         fn header(&self, name: &str) -> Option<Cow<'_, str>> {
             (name == "x-cost").then(|| self.0.into())
-        }
-        fn client(&self) -> Option<Cow<'_, str>> {
-            None
-        }
-        fn body_start(&self, _: usize) -> Option<Cow<'_, [u8]>> {
-            None
         }
     }
     let (_folder, engine) = shared_engine();
