@@ -1,5 +1,7 @@
 //! Destinations of connections to endpoints.
 
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -11,7 +13,7 @@ use crate::snapshot::Http2;
 use crate::tls::{self, TlsClient};
 
 /// The destination of a connection. Requests with the same destination may share a connection.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::proxy) struct Destination {
     pub(in crate::proxy) address: EndpointAddress,
     /// `None` for clear text.
@@ -27,8 +29,21 @@ pub(in crate::proxy) struct Destination {
     pub(in crate::proxy) proxied: Option<Box<ProxyHeader>>,
 }
 
+/// The address is enough: few destinations have the same one, and each request hashes its own twice.
+impl Hash for Destination {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match &self.address {
+            EndpointAddress::Inet(SocketAddr::V4(address)) => {
+                let port = u64::from(address.port()) << 32;
+                state.write_u64(port | u64::from(address.ip().to_bits()));
+            }
+            other => other.hash(state),
+        }
+    }
+}
+
 /// What the server of a TLS connection has to prove.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::proxy) struct Secure {
     /// The name that is sent (SNI, RFC 6066). If certificates are verified, the certificate must be
     /// valid for it.
