@@ -51,8 +51,13 @@ pub(super) fn answer(
     if request.exchange.body_left().is_none() {
         announce_trailers(response.headers_mut(), inbound);
     }
-    if response.headers().contains_key(UPGRADE) && !inbound.is_http2() {
-        // `Upgrade` is sent with `Connection` alone (RFC 9110, 7.8). A tunnel sets its own.
+    let names_protocols = matches!(
+        response.status(),
+        StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED
+    );
+    if names_protocols && response.headers().contains_key(UPGRADE) && !inbound.is_http2() {
+        // `Upgrade` is sent with `Connection` alone (RFC 9110, 7.8). A tunnel sets its own. The head
+        // of another response has lost it.
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     }

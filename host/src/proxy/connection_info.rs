@@ -1,11 +1,13 @@
 //! Properties that all requests of a client's connection share.
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use http::HeaderValue;
 
 use super::client_address::{ClientAddress, Trust};
+use super::matched::LastHost;
 use crate::access_log;
 use crate::config::{Listen, ResponseHeaders};
 use crate::tls::NegotiatedTls;
@@ -28,6 +30,10 @@ pub(super) struct ConnectionInfo {
     pub(super) tls: Option<NegotiatedTls>,
     /// The number of the connection, among those of this process.
     pub(super) number: u64,
+    /// The headers that endpoints get with each of its requests over HTTP/1.1, once there was one.
+    pub(super) lines: OnceCell<Box<[u8]>>,
+    /// The host of the last request.
+    pub(super) last_host: LastHost,
     /// The listener that accepted the connection.
     pub(super) listener: Rc<ListenerInfo>,
 }
@@ -69,6 +75,8 @@ impl ConnectionInfo {
             server_name: None,
             tls: None,
             number: 0,
+            last_host: LastHost::default(),
+            lines: OnceCell::new(),
             listener,
         }
     }

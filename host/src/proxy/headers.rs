@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, VIA,
+    CONNECTION, CONTENT_LENGTH, Entry, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, VIA,
 };
 use http::{Method, Request, StatusCode, Uri, Version};
 
@@ -84,7 +84,8 @@ impl Forwarded<'_> {
     }
 
     /// The headers about the client's request that a trusted peer may send itself, with the
-    /// gateway's own values; `None` for a header that is not sent.
+    /// gateway's own values; `None` for a header that is not sent. The first two are the same for
+    /// all requests of a connection.
     fn facts(&self) -> [(HeaderName, Option<&[u8]>); 5] {
         let listener = &self.connection.listener;
         // A decoded path may have bytes that are not allowed in a header.
@@ -92,8 +93,8 @@ impl Forwarded<'_> {
         let prefix = Some(self.prefix).filter(|prefix| !matches!(*prefix, b"" | b"/"));
         [
             (X_FORWARDED_PROTO, Some(listener.scheme.as_str().as_bytes())),
-            (X_FORWARDED_HOST, Some(self.host.as_bytes())),
             (X_FORWARDED_PORT, Some(listener.port_text.as_bytes())),
+            (X_FORWARDED_HOST, Some(self.host.as_bytes())),
             (X_FORWARDED_PATH, Some(self.path).filter(fits)),
             (X_FORWARDED_PREFIX, prefix.filter(fits)),
         ]
@@ -163,30 +164,35 @@ impl RequestHead<'_> {
             field(text, "te", b"trailers");
         }
         let options: &[u8] = match (forwarded.upgrade, takes_trailers) {
-            (None, false) => b"keep-alive",
-            (None, true) => b"keep-alive, TE",
-            (Some(_), false) => b"keep-alive, Upgrade",
-            (Some(_), true) => b"keep-alive, Upgrade, TE",
+            (None, false) => b"connection: keep-alive\r\n",
+            (None, true) => b"connection: keep-alive, TE\r\n",
+            (Some(_), false) => b"connection: keep-alive, Upgrade\r\n",
+            (Some(_), true) => b"connection: keep-alive, Upgrade, TE\r\n",
         };
-        field(text, "connection", options);
+        text.extend_from_slice(options);
         if let Some(protocol) = forwarded.upgrade {
             field(text, "upgrade", protocol.as_bytes());
         }
         let connection = forwarded.connection;
-        let client = forwarded.client.ip.as_bytes();
-        if lists_for {
-            longer_list(
-                text,
-                headers,
-                &X_FORWARDED_FOR,
-                connection.peer.ip.as_bytes(),
-            );
-        } else {
-            field(text, "x-forwarded-for", client);
-        }
-        field(text, "x-real-ip", client);
         let kept = connection.trust.keeps_forwarded.then_some(headers);
-        for (name, own) in forwarded.facts() {
+        let is_usual =
+            !lists_for && kept.is_none() && std::ptr::eq(forwarded.client, connection.client());
+        if is_usual {
+            let lines = connection.lines.get_or_init(|| connection_lines(forwarded));
+            text.extend_from_slice(lines);
+        } else {
+            let client = forwarded.client.ip.as_bytes();
+            match lists_for {
+                true => {
+                    let peer = connection.peer.ip.as_bytes();
+                    longer_list(text, headers, &X_FORWARDED_FOR, peer);
+                }
+                false => field(text, "x-forwarded-for", client),
+            }
+            field(text, "x-real-ip", client);
+        }
+        let written = if is_usual { CONNECTION_FACTS } else { 0 };
+        for (name, own) in forwarded.facts().into_iter().skip(written) {
             match kept.filter(|kept| kept.contains_key(&name) && !hops.names(name.as_str())) {
                 Some(kept) => {
                     for value in kept.get_all(&name) {
@@ -284,6 +290,22 @@ impl RequestHead<'_> {
         extend_list(sent, VIA, &via);
         Ok(request)
     }
+}
+
+/// Number of facts of a request that all requests of its connection share.
+const CONNECTION_FACTS: usize = 2;
+
+/// The headers that all requests of a connection share, as HTTP/1.1, unless one of them names another
+/// client.
+fn connection_lines(forwarded: &Forwarded<'_>) -> Box<[u8]> {
+    let mut text = Vec::new();
+    let client = forwarded.connection.client().ip.as_bytes();
+    field(&mut text, X_FORWARDED_FOR.as_str(), client);
+    field(&mut text, X_REAL_IP.as_str(), client);
+    for (name, own) in forwarded.facts().into_iter().take(CONNECTION_FACTS) {
+        field(&mut text, name.as_str(), own.unwrap_or_default());
+    }
+    text.into()
 }
 
 /// Whether a header of the client describes its connection, or is written anew.
@@ -418,8 +440,9 @@ pub(super) fn to_client(
     if sent.via {
         via(headers, via_of(version));
     }
-    if sent.server && !headers.contains_key(SERVER) {
-        headers.insert(SERVER, HeaderValue::from_static(PRODUCT));
+    if sent.server {
+        let entry = headers.entry(SERVER);
+        entry.or_insert_with(|| HeaderValue::from_static(PRODUCT));
     }
     latencies(headers, times, sent);
     upstream_status(headers, status, sent);
@@ -488,10 +511,9 @@ fn milliseconds(time: Duration) -> HeaderValue {
 
 fn via(headers: &mut HeaderMap, own: &'static str) {
     let own = HeaderValue::from_static(own);
-    if headers.contains_key(VIA) {
-        extend_list(headers, VIA, &own);
-    } else {
-        headers.insert(VIA, own);
+    match headers.entry(VIA) {
+        Entry::Vacant(none) => drop(none.insert(own)),
+        Entry::Occupied(_) => extend_list(headers, VIA, &own),
     }
 }
 
