@@ -91,21 +91,26 @@ impl LengthFields {
 /// a name, or at the end of the bytes.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     const STEP: usize = 32;
-    let mut at = 0;
-    while let Some(ahead) = bytes
-        .get(at..)
-        .and_then(|rest| rest.first_chunk::<{ STEP + 1 }>())
-    {
-        // There is no branch for each byte, so that the compiler can vectorise the loop.
-        let mut found = false;
-        for i in 0..STEP {
+    // There is no branch for each byte, so that the compiler can vectorise the loop.
+    let begins_field = |ahead: &[u8; STEP + 1]| {
+        (0..STEP).fold(false, |found, i| {
             let letter = ahead[i + 1] | 0x20;
-            found |= (ahead[i] == b'\n') & ((letter == b'c') | (letter == b't'));
-        }
-        if found {
+            found | (ahead[i] == b'\n') & ((letter == b'c') | (letter == b't'))
+        })
+    };
+    let mut at = 0;
+    while let Some(ahead) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        if begins_field(ahead) {
             break;
         }
         at += STEP;
+    }
+    // Most heads end without such a line. The bytes before their last steps are looked at twice.
+    if let Some(end) = bytes.last_chunk()
+        && at + end.len() > bytes.len()
+        && !begins_field(end)
+    {
+        at = bytes.len() - 1;
     }
     let rest = bytes.get(at..).unwrap_or_default();
     let end = rest.iter().position(|byte| *byte == b'\n');
