@@ -30,11 +30,15 @@ pub(crate) fn time_of_day(at: Instant) -> SystemTime {
     thread_local! {
         static COMPARED: Cell<Option<(Instant, SystemTime)>> = const { Cell::new(None) };
     }
-    let compared = COMPARED.get().filter(|(instant, _)| {
-        let since = at.saturating_duration_since(*instant);
-        since < COMPARED_FOR
-    });
-    let (instant, time) = compared.unwrap_or_else(|| {
+    let compared = COMPARED.get();
+    if let Some((instant, time)) = compared
+        && let Some(after) = at.checked_duration_since(instant)
+        && after < COMPARED_FOR
+    {
+        return time + after;
+    }
+    let is_later = compared.is_none_or(|(instant, _)| at >= instant);
+    let (instant, time) = compared.filter(|_| !is_later).unwrap_or_else(|| {
         let compared = compare();
         COMPARED.set(Some(compared));
         compared

@@ -16,10 +16,17 @@ pub(super) fn by(form: LogEscape) -> fn(&mut Vec<u8>, &[u8]) {
 /// Whether no byte is written in another way, in either form. Nearly all values are so, and without an
 /// early end the compiler looks at sixteen bytes at once.
 fn is_plain(value: &[u8]) -> bool {
+    const STEP: usize = 16;
     let is_special = |byte: u8| !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\');
-    !value
+    let has_special =
+        |bytes: &[u8]| (bytes.iter()).fold(false, |found, byte| found | is_special(*byte));
+    let (steps, rest) = value.as_chunks::<STEP>();
+    let found = steps
         .iter()
-        .fold(false, |found, byte| found | is_special(*byte))
+        .fold(false, |found, step| found | has_special(step));
+    // The bytes of the last step may be looked at twice.
+    let end = value.last_chunk::<STEP>();
+    !(found | end.map_or_else(|| has_special(rest), |end| has_special(end)))
 }
 
 /// Writes a value as nginx does by default: bytes that are not printable ASCII, quotes and

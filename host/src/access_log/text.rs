@@ -125,18 +125,7 @@ const MONTHS: [&str; 12] = [
 
 /// Writes a number.
 pub(super) fn number(text: &mut Vec<u8>, number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut left = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    text.extend_from_slice(&digits[at..]);
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Writes a number of three digits.
@@ -205,7 +194,7 @@ pub(super) fn id(text: &mut Vec<u8>, id: Uuid) {
 
 /// Number of lines.
 pub(super) fn count(lines: &[u8]) -> u64 {
-    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+    memchr::memchr_iter(b'\n', lines).count() as u64
 }
 
 #[cfg(test)]
