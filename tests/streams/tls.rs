@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use serde_json::json;
 
 use super::{echo, listening, route, sessions};
-use crate::harness::{Backend, Issued, Raw, RawServer, TlsClient, until};
+use crate::harness::{Backend, Issued, Raw, RawServer, TlsClient, metric, until};
 
 #[test]
 fn the_route_of_the_server_name_decides_who_decrypts() {
@@ -69,6 +69,20 @@ fn a_first_message_in_pieces_is_routed_as_a_whole_one() {
         raw.send(piece);
     }
     assert!(receiver.recv().unwrap() == hello);
+}
+
+#[test]
+fn a_client_that_leaves_amid_its_first_message_is_let_go_at_once() {
+    let gateway = listening("127.0.0.1:0 ssl").start();
+    let hello = client_hello("a.example");
+    for sent in [3, 40, hello.len() - 1] {
+        let mut raw = Raw::connect(gateway.listener("stream", 0));
+        assert!(raw.send_in_two(&hello[..sent], 2).half_close().is_closed());
+    }
+    // Not for the reason that it has taken too long.
+    let labels = "{listener=\"stream\",reason=\"disconnected\"}";
+    let name = format!("pointsman_tls_handshake_failures_total{labels}");
+    until("all are counted", || metric(&gateway, &name) == 3.0);
 }
 
 /// The first message of a client of TLS.

@@ -89,23 +89,30 @@ impl Socket {
     }
 
     /// Waits until more than `seen` bytes can be read. Copies the first bytes to `bytes`, without
-    /// taking them, and returns their number. It waits without end if the client has closed its
-    /// sending side.
+    /// taking them, and returns their number.
+    ///
+    /// # Errors
+    /// The client has closed its sending side, and there are no more bytes.
     pub(crate) async fn peek_beyond(&self, seen: usize, bytes: &mut [u8]) -> io::Result<usize> {
-        let beyond = |read: io::Result<usize>| match read {
-            // The runtime then waits for the next bytes.
-            Ok(read) if read <= seen => Err(io::ErrorKind::WouldBlock.into()),
-            read => read,
+        let mut peek = || {
+            // Asked before the bytes are read: the client may send the last ones in between.
+            let closed = self.is_closed_by_peer();
+            let read = match self {
+                Self::Tcp(stream) => peek_now(stream, bytes),
+                Self::Unix(stream) => peek_now(stream, bytes),
+            };
+            match read {
+                // To the runtime such a connection stays readable, so it would ask at once, again
+                // and again.
+                Ok(read) if read <= seen && closed => Err(io::ErrorKind::UnexpectedEof.into()),
+                // The runtime then waits for the next bytes.
+                Ok(read) if read <= seen => Err(io::ErrorKind::WouldBlock.into()),
+                read => read,
+            }
         };
         match self {
-            Self::Tcp(stream) => {
-                let peek = || beyond(peek_now(stream, bytes));
-                stream.async_io(Interest::READABLE, peek).await
-            }
-            Self::Unix(stream) => {
-                let peek = || beyond(peek_now(stream, bytes));
-                stream.async_io(Interest::READABLE, peek).await
-            }
+            Self::Tcp(stream) => stream.async_io(Interest::READABLE, &mut peek).await,
+            Self::Unix(stream) => stream.async_io(Interest::READABLE, &mut peek).await,
         }
     }
 
