@@ -8,6 +8,7 @@ mod error;
 mod field;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod header_name;
 mod literal;
 mod never;
 mod parse;
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 
 pub(crate) use error::ExpressionError;
 pub(crate) use field::{Family, Field};
+pub(crate) use header_name::SentName;
 pub(crate) use never::Kind;
 
 /// An expression whose regular expressions are compiled to `R`.

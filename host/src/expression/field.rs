@@ -1,6 +1,6 @@
 //! The fields that expressions name.
 
-use http::HeaderName;
+use super::header_name::SentName;
 
 /// The fields that an expression may name, by what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(crate) enum Field {
     /// `http.path.segments.len`
     SegmentCount,
     /// `http.headers.NAME`
-    Header(HeaderName),
+    Header(SentName),
     /// `http.queries.NAME`
     Argument(Box<str>),
     /// `net.src.ip`
@@ -84,9 +84,7 @@ impl Field {
     /// A field whose name has a part that the operator chooses.
     fn parse_open(name: &str) -> Result<Self, FieldError> {
         if let Some(header) = name.strip_prefix("http.headers.") {
-            // Names of headers are written with `_` in place of `-`.
-            let header = header.to_ascii_lowercase().replace('_', "-");
-            let header = HeaderName::try_from(header).map_err(|_| FieldError::Unknown)?;
+            let header = SentName::parse(header).map_err(|_| FieldError::Unknown)?;
             return Ok(Self::Header(header));
         }
         if let Some(argument) = name.strip_prefix("http.queries.") {

@@ -1,6 +1,5 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use http::HeaderName;
 use proptest::prelude::*;
 
 use super::*;
@@ -40,7 +39,7 @@ fn every_field_has_its_name() {
         ("http.path.segments.10_12", Field::Segments(10, 12)),
         (
             "http.headers.x_Tenant_id",
-            Field::Header(HeaderName::from_static("x-tenant-id")),
+            Field::Header(SentName::parse("x-tenant-id").unwrap()),
         ),
         ("http.queries.Id", Field::Argument("Id".into())),
     ] {

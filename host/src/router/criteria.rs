@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderName;
-
 use super::error::RouteError;
 use crate::authority::Authority;
+use crate::expression::SentName;
 use crate::path::normalize;
 use crate::pattern::Pattern;
 
@@ -158,13 +157,12 @@ pub(super) fn hosts(hosts: &[String]) -> Result<Vec<HostPattern>, RouteError> {
 pub(super) fn headers(
     headers: Option<&BTreeMap<String, Vec<String>>>,
     room: &mut usize,
-) -> Result<Vec<(HeaderName, HeaderPattern)>, RouteError> {
+) -> Result<Vec<(SentName, HeaderPattern)>, RouteError> {
     let Some(headers) = headers else {
         return Ok(Vec::new());
     };
     let compiled = headers.iter().map(|(name, values)| {
-        let name = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|error| RouteError::new("headers", error))?;
+        let name = SentName::parse(name).map_err(|error| RouteError::new("headers", error))?;
         // Kong reads a regular expression only if it is the only value.
         let values = match values.as_slice() {
             [value] if value.starts_with("~*") => {

@@ -126,8 +126,8 @@ fn holds(predicate: &Predicate<Pattern>, query: &Query<'_>) -> bool {
         Field::Segments(first, last) => segments(query.path, *first, *last).is_some_and(text),
         Field::SegmentCount => number(test, segment_count(query.path)),
         Field::Header(name) => {
-            let values = query.headers.get_all(name).iter();
-            all_or_any(*any, values.map(|value| value.as_bytes()), text)
+            let values = name.values(query.headers);
+            all_or_any(*any, values, text)
         }
         Field::Argument(name) => {
             let values = query.arguments.values(name.as_bytes());

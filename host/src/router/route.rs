@@ -15,6 +15,7 @@ use super::priority;
 use super::rank::Rank;
 use crate::config::RouterFlavor;
 use crate::entity;
+use crate::expression::SentName;
 use crate::path::PathHandling;
 use crate::retry::Retry;
 
@@ -53,7 +54,7 @@ pub struct Route {
     expression: Option<Box<RouteExpression>>,
     pub(super) methods: Vec<Method>,
     pub(super) hosts: Vec<HostPattern>,
-    headers: Vec<(http::HeaderName, HeaderPattern)>,
+    headers: Vec<(SentName, HeaderPattern)>,
     pub(super) paths: Vec<PathPattern>,
     /// The server names that a client over TLS must have asked for one of.
     server_names: Vec<NamePattern>,
@@ -222,8 +223,8 @@ impl Route {
     pub(super) fn accepts(&self, query: &Query<'_>) -> bool {
         (self.methods.is_empty() || self.methods.contains(query.method))
             && self.headers.iter().all(|(name, values)| {
-                let mut sent = query.headers.get_all(name).iter();
-                sent.any(|value| values.accept(value.as_bytes()))
+                let mut sent = name.values(query.headers);
+                sent.any(|value| values.accept(value))
             })
             && self.accepts_name(query.server_name)
             && self
@@ -238,9 +239,9 @@ impl Route {
         if !self.http {
             return vec!["protocols"];
         }
-        let has_header = |(name, values): &(http::HeaderName, HeaderPattern)| {
-            let mut sent = query.headers.get_all(name).iter();
-            sent.any(|value| values.accept(value.as_bytes()))
+        let has_header = |(name, values): &(SentName, HeaderPattern)| {
+            let mut sent = name.values(query.headers);
+            sent.any(|value| values.accept(value))
         };
         let schemes = self
             .over_tls
