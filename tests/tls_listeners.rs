@@ -360,6 +360,12 @@ fn clients_may_be_asked_for_certificates() {
             failures(&gateway, "client_certificate") == refused
         });
     }
+    // A certificate that has signed itself, and is named as its own authority.
+    let own = Issued::by_itself("client.example");
+    std::fs::write(&authority, &own.authority).unwrap();
+    let gateway = start("on").start();
+    assert!(is_served(&gateway, TlsClient::new().certificate(&own)));
+    assert!(!is_served(&gateway, TlsClient::new().certificate(&other)));
     let (_, said) = setup().arg("--ssl-verify-client", "on").fail();
     assert!(
         said.contains("ssl_client_certificate must be specified"),

@@ -11,6 +11,7 @@ mod server_names;
 mod sessions;
 mod trust;
 mod verify;
+mod verify_client;
 
 use std::net::{IpAddr, Ipv4Addr};
 

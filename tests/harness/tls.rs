@@ -32,6 +32,19 @@ impl Issued {
             authority: authority.pem(),
         }
     }
+
+    /// A certificate for `host` that has signed itself, as one of an authority.
+    pub(crate) fn by_itself(host: &str) -> Self {
+        let mut certificate = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        certificate.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = certificate.self_signed(&key).unwrap();
+        Self {
+            authority: certificate.pem(),
+            certificate,
+            key,
+        }
+    }
 }
 
 /// The acceptor of a TLS server for `host`, and the certificate of the authority that signed its

@@ -11,6 +11,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use sha2::{Digest, Sha256};
 
+use super::verify_client::ClientVerifier;
+
 /// The authorities whose certificates are accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Trust {
@@ -88,7 +90,8 @@ impl Authorities {
             true => builder,
             false => builder.allow_unauthenticated(),
         };
-        builder.build().map_err(|error| error.to_string())
+        let general = builder.build().map_err(|error| error.to_string())?;
+        Ok(Arc::new(ClientVerifier::new(general, &self.certificates)))
     }
 
     /// No authorities, so that no certificate is accepted.
