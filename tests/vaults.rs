@@ -182,7 +182,9 @@ fn a_file_with_another_value_is_in_effect_without_a_write() {
     let config = json!({ "folder": folder.path() });
     let vault = json!({ "prefix": "files", "name": "file", "config": config });
     post(&gateway, "/vaults", &vault);
-    let config = json!({ "http_endpoint": "{vault://files/url}" });
+    // A reference that never has a value holds up no other one.
+    let headers = json!({ "x-none": "{vault://files/none}" });
+    let config = json!({ "http_endpoint": "{vault://files/url}", "headers": headers });
     let plugin = json!({ "name": "http-log", "config": config });
     post(&gateway, "/plugins", &plugin);
     assert!(received(&gateway).starts_with("POST /first "));

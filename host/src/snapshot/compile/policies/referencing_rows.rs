@@ -5,20 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 use super::rotation::Rows;
-use super::vaults::Vaults;
+use super::vaults::{Values, Vaults};
 use crate::entity::{Kind, Row, has_references};
 
-/// The rows of a kind that have references to vaults. A row whose references all had values keeps
-/// these when one of them has none later: its file may be about to be replaced, and the values in
-/// effect are better than none.
+/// The rows of a kind that have references to vaults.
 pub(in super::super) struct ReferencingRows {
     kind: Kind,
     /// The rows as they are stored.
     stored: BTreeMap<Uuid, Row>,
     /// Those of them whose references are to be resolved.
     unresolved: BTreeSet<Uuid>,
-    /// Those whose references all had values, with these values.
-    resolved: BTreeMap<Uuid, Row>,
+    /// The rows with values in place of references, as they are in effect.
+    in_effect: BTreeMap<Uuid, Row>,
+    /// The values that the references of each row had last.
+    values: BTreeMap<Uuid, Values>,
     /// The vaults as they were when references were last resolved.
     vaults_seen: u64,
     /// Counts the changes of these rows, and of the vaults.
@@ -31,7 +31,8 @@ impl ReferencingRows {
             kind,
             stored: BTreeMap::new(),
             unresolved: BTreeSet::new(),
-            resolved: BTreeMap::new(),
+            in_effect: BTreeMap::new(),
+            values: BTreeMap::new(),
             vaults_seen: 0,
             generation: 0,
         }
@@ -39,10 +40,13 @@ impl ReferencingRows {
 
     /// Takes over a row that was written. Returns it if it has no references.
     pub(in super::super) fn put(&mut self, id: Uuid, row: Row) -> Option<Row> {
+        // A reference that stays keeps its value.
+        let values = self.values.remove(&id);
         self.delete(id);
         if !has_references(self.kind, &row) {
             return Some(row);
         }
+        self.values.insert(id, values.unwrap_or_default());
         // The vaults may be in a later change of the same commit.
         self.stored.insert(id, row);
         self.unresolved.insert(id);
@@ -53,7 +57,8 @@ impl ReferencingRows {
     pub(in super::super) fn delete(&mut self, id: Uuid) {
         if self.stored.remove(&id).is_some() {
             self.unresolved.remove(&id);
-            self.resolved.remove(&id);
+            self.in_effect.remove(&id);
+            self.values.remove(&id);
             self.generation += 1;
         }
     }
@@ -71,15 +76,9 @@ impl ReferencingRows {
                 continue;
             };
             self.generation += 1;
-            let is_resolved = vaults.resolve(self.kind, id, &mut row);
-            let is_changed = match self.resolved.get(&id) {
-                Some(in_effect) => is_resolved && *in_effect != row,
-                None => true,
-            };
-            if is_resolved {
-                self.resolved.insert(id, row.clone());
-            }
-            if is_changed {
+            vaults.resolve(self.kind, id, &mut row, self.values.entry(id).or_default());
+            if self.in_effect.get(&id) != Some(&row) {
+                self.in_effect.insert(id, row.clone());
                 changed.push((id, row));
             }
         }
@@ -91,6 +90,7 @@ impl ReferencingRows {
         (!self.stored.is_empty()).then(|| Rows {
             kind: self.kind,
             rows: self.stored.clone(),
+            values: self.values.clone(),
             generation: self.generation,
         })
     }
@@ -101,12 +101,13 @@ impl ReferencingRows {
             // What was written meanwhile has been resolved since.
             return Vec::new();
         }
+        self.values = read.values;
         let mut changed = Vec::new();
         for (id, row) in read.rows {
-            if self.resolved.get(&id) != Some(&row) {
+            if self.in_effect.get(&id) != Some(&row) {
                 let entity = self.kind.name();
                 tracing::info!(entity, %id, "a value of a vault has changed");
-                self.resolved.insert(id, row.clone());
+                self.in_effect.insert(id, row.clone());
                 changed.push((id, row));
             }
         }
@@ -188,6 +189,33 @@ mod tests {
         std::fs::write(&path, "third").unwrap();
         put_vault(&mut vaults, folder.path());
         assert_eq!(keys(rows.resolve(&vaults)), ["third"]);
+    }
+
+    #[test]
+    fn each_reference_has_its_own_value_whether_others_have_one_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name| folder.path().join(name);
+        let mut vaults = vaults(folder.path());
+        let mut rows = ReferencingRows::new(Kind::Certificate);
+        let [cert, key] = ["cert", "key"].map(|name| format!("{{vault://files/{name}}}"));
+        let stored = json!({ "id": ID, "cert": cert, "key": key });
+        assert!(rows.put(ID, row(stored)).is_none());
+        std::fs::write(path("key"), "first").unwrap();
+        assert_eq!(keys(rows.resolve(&vaults)), ["first"]);
+        assert!(read_again(&mut rows, &vaults).is_empty());
+
+        std::fs::write(path("key"), "second").unwrap();
+        assert_eq!(read_again(&mut rows, &vaults), ["second"]);
+
+        std::fs::write(path("cert"), "c").unwrap();
+        std::fs::remove_file(path("key")).unwrap();
+        assert_eq!(read_again(&mut rows, &vaults), ["second"]);
+        std::fs::remove_file(path("cert")).unwrap();
+        let stored = json!({ "id": ID, "cert": cert, "key": key, "tags": ["a"] });
+        assert!(rows.put(ID, row(stored)).is_none());
+        assert_eq!(keys(rows.resolve(&vaults)), ["second"]);
+        put_vault(&mut vaults, folder.path());
+        assert!(rows.resolve(&vaults).is_empty());
     }
 
     #[test]

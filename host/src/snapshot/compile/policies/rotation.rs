@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use uuid::Uuid;
 
-use super::vaults::resolve;
+use super::vaults::{Values, resolve};
 use crate::entity::{Kind, Row};
 use crate::vault;
 
@@ -27,6 +27,8 @@ pub(in super::super) struct References {
 pub(in super::super) struct Rows {
     pub(in super::super) kind: Kind,
     pub(super) rows: BTreeMap<Uuid, Row>,
+    /// The values that the references of each row had last.
+    pub(super) values: BTreeMap<Uuid, Values>,
     /// Differs between two states of rows and vaults.
     pub(super) generation: u64,
 }
@@ -40,17 +42,13 @@ impl References {
 }
 
 impl Rows {
-    /// Resolves the references. A row with one that has no value now is left out: its file may be
-    /// about to be replaced, and the value in effect is better than none.
-    fn resolve(self, vaults: &vault::Vaults) -> Self {
-        let rows = self.rows.into_iter().filter_map(|(id, mut row)| {
-            let is_resolved = resolve(vaults, self.kind, &mut row, |_, _| {});
-            is_resolved.then_some((id, row))
-        });
-        Self {
-            rows: rows.collect(),
-            ..self
+    /// Resolves the references.
+    fn resolve(mut self, vaults: &vault::Vaults) -> Self {
+        for (id, row) in &mut self.rows {
+            let values = self.values.entry(*id).or_default();
+            resolve(vaults, self.kind, row, values, |_, _| {});
         }
+        self
     }
 }
 

@@ -1,6 +1,6 @@
 //! Vaults, for the references in settings of plugins and in certificates.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
@@ -48,32 +48,42 @@ impl Vaults {
         self.compiled.clone()
     }
 
-    /// Replaces the references in a row by the values that they name, and those without a value by
-    /// empty texts, as Kong does. Returns whether all have a value.
-    pub(super) fn resolve(&self, kind: Kind, id: Uuid, row: &mut Row) -> bool {
-        resolve(&self.compiled, kind, row, |reference, why| {
+    /// Replaces the references in a row by the values that they name: see [`resolve`].
+    pub(super) fn resolve(&self, kind: Kind, id: Uuid, row: &mut Row, values: &mut Values) {
+        resolve(&self.compiled, kind, row, values, |reference, why| {
             let entity = kind.name();
             tracing::warn!(entity, %id, "unable to resolve reference {reference} ({why})");
-        })
+        });
     }
 }
 
-/// Replaces the references in a row by the values that they name, and those without a value by empty
-/// texts, which `missing` is told with the reason. Returns whether all have a value.
+/// The values that the references of a row had last.
+pub(super) type Values = HashMap<String, String>;
+
+/// Replaces the references in a row by the values that they name, and updates `values` to them. A
+/// reference without a value, which `missing` is told with the reason, keeps its last one: its file
+/// may be about to be replaced, and the value in effect is better than none. One that never had a
+/// value is an empty text, as in Kong.
 pub(super) fn resolve(
     vaults: &vault::Vaults,
     kind: Kind,
     row: &mut Row,
+    values: &mut Values,
     missing: impl Fn(&str, &str),
-) -> bool {
-    let mut is_resolved = true;
+) {
+    let last = std::mem::take(values);
     let fields = kind.declaration().fields_of(row, None);
     resolve_references(&fields, row, &mut |reference| {
-        vault::resolve(reference, vaults).unwrap_or_else(|why| {
+        let value = vault::resolve(reference, vaults).or_else(|why| {
             missing(reference, &why);
-            is_resolved = false;
-            String::new()
-        })
+            last.get(reference).cloned().ok_or(())
+        });
+        match value {
+            Ok(value) => {
+                values.insert(reference.to_owned(), value.clone());
+                value
+            }
+            Err(()) => String::new(),
+        }
     });
-    is_resolved
 }
