@@ -196,6 +196,46 @@ fn cache_control_decides_where_it_counts() {
 }
 
 #[test]
+fn what_a_response_says_of_its_freshness_is_read_in_every_form() {
+    const LATER: &str = "expires: Fri, 31 Dec 9999 23:59:59 GMT";
+    let origin = origin(|head| {
+        let said = match head.split(' ').nth(1).unwrap() {
+            "/other-bytes" => format!("cache-control: private, x=\"ü\"\r\n{LATER}"),
+            "/quoted" => "cache-control: x=\"a, max-age=60, b\"".into(),
+            "/old" => "cache-control: max-age=60\r\nage: 99999999999999999999999".into(),
+            "/long" => "cache-control: max-age=99999999999999999999999".into(),
+            "/form" => "expires: Fri Dec 31 23:59:59 9999".into(),
+            "/greatest" => "cache-control: max-age=18446744073709551615\r\n\
+                            age: 18446744073709551614"
+                .into(),
+            _ => "cache-control: max-age=60\r\nage: 40, 10".into(),
+        };
+        let status = match head.starts_with("GET /error ") {
+            true => "503 Service Unavailable",
+            false => "200 OK",
+        };
+        format!("{}{said}\r\n\r\nok", PLAIN.replace("200 OK", status))
+    });
+    let config = json!({ "cache_control": true, "response_code": [200, 503] });
+    let gateway = cached(&origin, config);
+    for (path, expected) in [
+        ("/other-bytes", "Bypass"),
+        ("/quoted", "Bypass"),
+        ("/old", "Bypass"),
+        ("/greatest", "Bypass"),
+        ("/long", "Hit"),
+        ("/form", "Hit"),
+        ("/error", "Hit"),
+    ] {
+        let found = statuses(&gateway, &[(path, &[]), (path, &[])]);
+        assert_eq!(found[1], expected, "{path}");
+    }
+    gateway.get("/aged").expect(200);
+    let age: u64 = gateway.get("/aged").header("age").parse().unwrap();
+    assert!((40..60).contains(&age), "{age}");
+}
+
+#[test]
 fn a_client_gets_only_the_variant_that_it_can_read() {
     let origin = origin(|head| match head.contains("gzip") {
         true => format!("{PLAIN}vary: accept-encoding\r\ncontent-encoding: gzip\r\n\r\nzz"),

@@ -7,6 +7,7 @@
 //! one fetches it, and the others wait for it; a `Range` request is answered with 206, and a
 //! conditional request with 304.
 
+mod directives;
 mod key;
 mod receive;
 mod rules;
@@ -35,6 +36,7 @@ use super::response::{BodyFilter, Received, Response, Source};
 use super::{Access, DryRun, Policy, Resources, Verdict};
 use crate::entity::plugin::proxy_cache::Config;
 use crate::http1::lists;
+use directives::RequestDirectives;
 use key::{Identity, KeyParts, Same};
 use receive::ReceivedBody;
 use rules::{Freshness, MediaType};
@@ -273,7 +275,7 @@ impl ProxyCache {
         let (freshness, ttl) = match config.cache_control {
             true => {
                 let request = (&asked.method, &asked.headers);
-                let freshness = Freshness::of(request, status, headers, now)?;
+                let freshness = Freshness::of(request, headers, now)?;
                 let ttl = freshness.left(now);
                 (Some(freshness), ttl)
             }
@@ -344,7 +346,7 @@ impl Policy for ProxyCache {
             Ok(answer) => return answer.into(),
             Err(status) => status,
         };
-        let directives = rules::RequestDirectives::of(&request.head.headers);
+        let directives = RequestDirectives::of(&request.head.headers);
         if self.config.cache_control && directives.only_if_cached {
             kept.status = None;
             kept.identity = Some(identity);

@@ -2,23 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{
-    AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, DATE, EXPIRES, LAST_MODIFIED,
-    PRAGMA, SET_COOKIE,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_cache_semantics::{BeforeRequest, CacheOptions, CachePolicy};
 
-/// The headers of a response that say how long it is fresh (RFC 9111, 4.2).
-const FRESHNESS: [HeaderName; 7] = [
-    AGE,
-    CACHE_CONTROL,
-    DATE,
-    EXPIRES,
-    LAST_MODIFIED,
-    PRAGMA,
-    SET_COOKIE,
-];
+use super::directives::{self, RequestDirectives};
 
 /// A media type with its parameters, in lower case.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,32 +65,6 @@ pub(super) fn is_whole(status: StatusCode, headers: &HeaderMap) -> bool {
         && !headers.contains_key(CONTENT_RANGE)
 }
 
-/// The directives of a request's `Cache-Control`.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RequestDirectives {
-    pub(super) no_store: bool,
-    pub(super) no_cache: bool,
-    pub(super) only_if_cached: bool,
-}
-
-impl RequestDirectives {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let mut found = Self::default();
-        for list in headers.get_all(CACHE_CONTROL) {
-            for directive in String::from_utf8_lossy(list.as_bytes()).split(',') {
-                let name = directive.split('=').next().unwrap_or_default().trim();
-                match name.to_ascii_lowercase().as_str() {
-                    "no-store" => found.no_store = true,
-                    "no-cache" => found.no_cache = true,
-                    "only-if-cached" => found.only_if_cached = true,
-                    _ => {}
-                }
-            }
-        }
-        found
-    }
-}
-
 /// Whether a request with credentials, or one that does not want the cache, passes it by. Only with
 /// `cache_control`.
 pub(super) fn bypasses_cache(headers: &HeaderMap) -> bool {
@@ -118,13 +80,13 @@ impl Freshness {
     /// `None` if the response may not be stored by a shared cache, or is stale from the start.
     pub(super) fn of(
         asked: (&Method, &HeaderMap),
-        status: StatusCode,
         headers: &HeaderMap,
         now: SystemTime,
     ) -> Option<Self> {
+        // The library knows some statuses only. Which ones are stored, the settings say, and what a
+        // response says about its freshness holds with any of them (RFC 9111, 3).
         let mut response = Response::new(());
-        *response.status_mut() = status;
-        copy(headers, response.headers_mut(), &FRESHNESS);
+        *response.headers_mut() = directives::of_response(headers);
         let options = CacheOptions {
             // Only what the response says counts. Source: Kong.
             cache_heuristic: 0.0,
@@ -157,25 +119,15 @@ impl Freshness {
 fn asking(method: &Method, headers: &HeaderMap) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = method.clone();
-    copy(headers, request.headers_mut(), &[CACHE_CONTROL, PRAGMA]);
+    *request.headers_mut() = directives::of_request(headers);
     request
-}
-
-/// Copies headers, in lower case where they are directives, which the library compares as they are.
-fn copy(from: &HeaderMap, to: &mut HeaderMap, names: &[HeaderName]) {
-    for name in names {
-        for value in from.get_all(name) {
-            let directives = matches!(*name, CACHE_CONTROL | PRAGMA)
-                .then(|| HeaderValue::from_bytes(&value.as_bytes().to_ascii_lowercase()).ok());
-            let value = directives.flatten().unwrap_or_else(|| value.clone());
-            to.append(name.clone(), value);
-        }
-    }
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     fn map(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -239,7 +191,7 @@ mod tests {
     fn fresh(lines: &[(&'static str, &str)]) -> Option<u64> {
         let now = SystemTime::now();
         let none = HeaderMap::new();
-        let freshness = Freshness::of((&Method::GET, &none), StatusCode::OK, &map(lines), now);
+        let freshness = Freshness::of((&Method::GET, &none), &map(lines), now);
         Some(freshness?.left(now).as_secs())
     }
 
@@ -259,6 +211,15 @@ mod tests {
             ),
             (vec![("date", &*date), ("expires", &*later)], Some(60)),
             (vec![("expires", "0")], None),
+            (
+                vec![("cache-control", "max-age=60"), ("age", "40, 10")],
+                Some(20),
+            ),
+            (vec![("cache-control", "a=\"b, max-age=60\"")], None),
+            (
+                vec![("cache-control", "max-age=60, proxy-revalidate")],
+                Some(60),
+            ),
             (vec![("cache-control", "max-age=0")], None),
             (vec![("cache-control", "private, max-age=60")], None),
             (vec![("cache-control", "no-store, max-age=60")], None),
@@ -285,9 +246,14 @@ mod tests {
         let none = HeaderMap::new();
         let of = |cache_control| {
             let headers = map(&[("cache-control", cache_control)]);
-            Freshness::of((&Method::GET, &none), StatusCode::OK, &headers, now).unwrap()
+            Freshness::of((&Method::GET, &none), &headers, now).unwrap()
         };
         let (plain, strict) = (of("max-age=60"), of("max-age=60, must-revalidate"));
+        assert!(!of("s-maxage=1").answers(
+            &Method::GET,
+            &map(&[("cache-control", "max-stale")]),
+            now + MINUTE
+        ));
         for (after, wish, by_plain, by_strict) in [
             (10, "", true, true),
             (10, "max-age=5", false, false),
@@ -306,5 +272,23 @@ mod tests {
             assert_eq!(answers(&strict), by_strict, "{after} {wish}");
         }
         assert_eq!(plain.age(now + MINUTE), MINUTE);
+    }
+
+    #[test]
+    fn no_age_of_an_endpoint_is_too_great() {
+        let now = SystemTime::now();
+        let none = HeaderMap::new();
+        let headers = map(&[
+            ("cache-control", "max-age=18446744073709551615"),
+            ("age", "18446744073709551614"),
+        ]);
+        assert!(Freshness::of((&Method::GET, &none), &headers, now).is_none());
+        let headers = map(&[
+            ("cache-control", "max-age=18446744073709551615"),
+            ("age", "2147483647"),
+        ]);
+        let freshness = Freshness::of((&Method::GET, &none), &headers, now).unwrap();
+        let later = now + Duration::from_secs(1 << 40);
+        assert!(!freshness.answers(&Method::GET, &none, later));
     }
 }
