@@ -236,6 +236,58 @@ fn what_a_response_says_of_its_freshness_is_read_in_every_form() {
 }
 
 #[test]
+fn requests_to_different_hosts_have_their_responses_beside_each_other() {
+    let origin = origin(|_| format!("{PLAIN}\r\nok"));
+    let gateway = cached(&origin, json!({}));
+    let hosts: Vec<_> = (0..30).map(|number| format!("h{number}.example")).collect();
+    for expected in ["Miss", "Hit"] {
+        for host in &hosts {
+            let reply = gateway.get_with("/", &[("host", host)]).expect(200);
+            assert_eq!(status(&reply), expected, "{host}");
+        }
+    }
+    let key = gateway.get_with("/", &[("host", &hosts[0])]);
+    let path = format!("/proxy-cache/{}", key.header("x-cache-key"));
+    let shown = gateway.admin("GET", &path, &[]).expect(200).json();
+    assert_eq!(shown["variants"].as_array().unwrap().len(), 29);
+    gateway.admin("DELETE", &path, &[]).expect(204);
+    gateway.admin("GET", &path, &[]).expect(404);
+    for host in &hosts {
+        assert_eq!(status(&gateway.get_with("/", &[("host", host)])), "Miss");
+    }
+}
+
+#[test]
+fn a_request_that_changes_something_outdates_the_responses_of_its_target() {
+    let origin = origin(|head| {
+        let status = match head.contains("x-fails") {
+            true => "500 Error",
+            false => "200 OK",
+        };
+        let plain = PLAIN.replace("200 OK", status);
+        format!("{plain}cache-control: max-age=60\r\n\r\nok")
+    });
+    for is_by_rfc in [true, false] {
+        let gateway = cached(&origin, json!({ "cache_control": is_by_rfc }));
+        let change = |method, path, headers: &[(&str, &str)]| {
+            gateway.send(gateway.proxy, method, path, headers, None);
+        };
+        let is_stored = |path| status(&gateway.get(path)) == "Hit";
+        for path in ["/a", "/a?b=1", "/c"] {
+            gateway.get(path).expect(200);
+        }
+        change("DELETE", "/a", &[("x-fails", "1")]);
+        change("OPTIONS", "/a", &[]);
+        change("PUT", "/a?b=2", &[]);
+        assert!(["/a", "/a?b=1", "/c"].into_iter().all(is_stored));
+        change("DELETE", "/a", &[]);
+        change("PATCH", "/a?b=1", &[]);
+        let found = ["/a", "/a?b=1", "/c"].map(is_stored);
+        assert_eq!(found, [!is_by_rfc, !is_by_rfc, true]);
+    }
+}
+
+#[test]
 fn a_client_gets_only_the_variant_that_it_can_read() {
     let origin = origin(|head| match head.contains("gzip") {
         true => format!("{PLAIN}vary: accept-encoding\r\ncontent-encoding: gzip\r\n\r\nzz"),

@@ -8,6 +8,7 @@
 //! conditional request with 304.
 
 mod directives;
+mod invalidate;
 mod key;
 mod receive;
 mod rules;
@@ -37,10 +38,10 @@ use super::{Access, DryRun, Policy, Resources, Verdict};
 use crate::entity::plugin::proxy_cache::Config;
 use crate::http1::lists;
 use directives::RequestDirectives;
-use key::{Identity, KeyParts, Same};
+use key::{Identity, KeyParts, Same, Slot};
 use receive::ReceivedBody;
 use rules::{Freshness, MediaType};
-use store::{Fetch, Progress, Turn};
+use store::{Asked, Fetch, Progress, Turn};
 use vary::Varying;
 
 const STATUS: HeaderName = HeaderName::from_static("x-cache-status");
@@ -98,7 +99,9 @@ struct Kept {
     identity: Option<Identity>,
     age: Option<Duration>,
     fetch: Option<Fetch>,
-    removals: u64,
+    asked: Asked,
+    /// The slots of the responses that the request outdates if it succeeds.
+    outdates: Vec<Slot>,
 }
 
 /// What is found for a request.
@@ -142,8 +145,12 @@ impl ProxyCache {
     }
 
     fn identity(&self, request: &Request<'_>) -> Identity {
+        Identity::of(&self.key_parts(request), &self.same)
+    }
+
+    fn key_parts<'r>(&self, request: &'r Request<'_>) -> KeyParts<'r> {
         let consumer = request.subject.consumer.as_ref();
-        let asked = KeyParts {
+        KeyParts {
             consumer: consumer.map(|consumer| consumer.id),
             route: request.matched.route,
             method: &request.head.method,
@@ -157,8 +164,7 @@ impl ProxyCache {
             keeps_forwarded: request.client.keeps_forwarded,
             upstream_path: request.upstream_path.as_deref(),
             upstream_host: request.upstream_host.as_deref(),
-        };
-        Identity::of(&asked, &self.same)
+        }
     }
 
     fn find(&self, identity: &Identity, method: &Method, headers: &HeaderMap) -> Found {
@@ -188,12 +194,13 @@ impl ProxyCache {
                 request.keep(Kept {
                     status: Some(Status::Hit),
                     identity: Some(Identity {
-                        key: identity.key,
+                        slot: identity.slot,
                         parts: Box::default(),
                     }),
                     age: Some(age),
                     fetch: None,
-                    removals: 0,
+                    asked: Asked::default(),
+                    outdates: Vec::new(),
                 });
                 Ok(answer)
             }
@@ -215,7 +222,8 @@ impl ProxyCache {
             identity: Some(identity),
             age: None,
             fetch,
-            removals: self.cache.removals(),
+            asked: self.cache.asked(),
+            outdates: self.outdated_by(request),
         });
         Verdict::Continue
     }
@@ -238,7 +246,7 @@ impl ProxyCache {
                 Ok(Ok(Progress::Stored)) => {}
                 Ok(_) => break,
                 Err(_) => {
-                    self.cache.give_up(identity.key, &progress);
+                    self.cache.give_up(identity.slot, &progress);
                     break;
                 }
             }
@@ -247,7 +255,7 @@ impl ProxyCache {
                 Err(found) => status = found,
             }
             // What was stored is for requests with other headers.
-            match self.cache.turn(identity.key, may_fetch(request)) {
+            match self.cache.turn(identity.slot, may_fetch(request)) {
                 Turn::Fetch(fetch) => return self.go_on(request, identity, status, Some(fetch)),
                 Turn::Wait(other) => progress = other,
                 Turn::Alone => break,
@@ -335,9 +343,11 @@ impl Policy for ProxyCache {
             identity: None,
             age: None,
             fetch: None,
-            removals: 0,
+            asked: Asked::default(),
+            outdates: Vec::new(),
         };
         if !self.is_for(request) {
+            kept.outdates = self.outdated_by(request);
             request.keep(kept);
             return Access::PASS;
         }
@@ -353,7 +363,7 @@ impl Policy for ProxyCache {
             request.keep(kept);
             return Answer::raw(StatusCode::GATEWAY_TIMEOUT, "").into();
         }
-        match self.cache.turn(identity.key, may_fetch(request)) {
+        match self.cache.turn(identity.slot, may_fetch(request)) {
             Turn::Fetch(fetch) => Access::Done(self.go_on(request, identity, status, Some(fetch))),
             Turn::Wait(progress) => {
                 Access::Pending(self.wait(request, identity, status, progress).boxed_local())
@@ -363,13 +373,19 @@ impl Policy for ProxyCache {
     }
 
     fn received(&self, received: &mut Received<'_>) -> Option<Box<dyn BodyFilter>> {
+        let status = received.status;
         let kept = received.kept::<Kept>()?;
-        let key = kept.identity.as_ref()?.key;
+        if !kept.outdates.is_empty() && invalidate::is_success(status) {
+            self.cache.invalidate(&std::mem::take(&mut kept.outdates));
+            // What answers this request describes the present state.
+            kept.asked = self.cache.asked();
+        }
+        let slot = kept.identity.as_ref()?.slot;
         let identity = kept.identity.replace(Identity {
-            key,
+            slot,
             parts: Box::default(),
         })?;
-        let (fetch, removals) = (kept.fetch.take(), kept.removals);
+        let (fetch, asked) = (kept.fetch.take(), kept.asked);
         let is_head = received.request.method == Method::HEAD;
         let length = received.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
@@ -379,9 +395,9 @@ impl Policy for ProxyCache {
         match draft.filter(|_| length.unwrap_or_default() <= largest) {
             Some(draft) => Some(Box::new(Storing {
                 cache: Arc::clone(&self.cache),
-                key,
+                slot,
                 fetch,
-                removals,
+                asked,
                 draft: Some((
                     draft,
                     ReceivedBody::new(&self.cache.receiving, length.unwrap_or(largest)),
@@ -413,7 +429,7 @@ impl Policy for ProxyCache {
             Some(Status::Miss | Status::Refresh) if is_own => Some(Status::Bypass),
             status => status,
         };
-        let (key, age) = (kept.identity.as_ref().map(|it| it.key), kept.age);
+        let (key, age) = (kept.identity.as_ref().map(|it| it.slot.key), kept.age);
         let headers = &mut response.head.headers;
         if let Some(age) = age.filter(|_| shown.age || is_debugged) {
             headers.insert(AGE, age.as_secs().into());
@@ -432,9 +448,9 @@ impl Policy for ProxyCache {
 /// Reads the body of a response that is stored once it is complete.
 struct Storing {
     cache: Arc<Cache>,
-    key: Key,
+    slot: Slot,
     fetch: Option<Fetch>,
-    removals: u64,
+    asked: Asked,
     /// The response, and its body so far; `None` once the body is too long, or there is no memory
     /// for it.
     draft: Option<(Stored, ReceivedBody)>,
@@ -457,7 +473,7 @@ impl BodyFilter for Storing {
         let fetch = self.fetch.take();
         if let Some((mut draft, body)) = self.draft.take() {
             draft.body = body.finish();
-            if self.cache.store(self.key, draft, self.removals)
+            if self.cache.store(self.slot, draft, self.asked)
                 && let Some(fetch) = fetch
             {
                 fetch.done();

@@ -1,6 +1,8 @@
 //! The key of a response in the cache, computed as Kong computes it.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderName, Method, Version};
 use sha2::{Digest, Sha256};
@@ -48,6 +50,25 @@ impl Key {
     }
 }
 
+/// Where the responses to the requests of one meaning are. Requests of different meanings may have one
+/// key: those to two hosts of a route, for example.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Slot {
+    pub(super) key: Key,
+    /// A hash of what distinguishes these requests.
+    parts: u64,
+}
+
+impl Slot {
+    pub(super) fn of(key: Key, parts: &[u8]) -> Self {
+        let parts = PARTS_HASH.hash_one(parts);
+        Self { key, parts }
+    }
+}
+
+/// Hashes the parts of requests, so that no client can find two with the same hash.
+static PARTS_HASH: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 /// The parts of a request that tell it from others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyParts<'r> {
@@ -82,10 +103,11 @@ pub(super) struct Same {
     pub(super) headers: Vec<(String, Option<HeaderName>)>,
 }
 
-/// The key of a request, and the texts that it was made of.
+/// What a request is told from others by: its slot, with its key, and the texts that both were made
+/// of.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Identity {
-    pub(super) key: Key,
+    pub(super) slot: Slot,
     /// The parts in a form in which no two are alike. Kong joins them by characters that they may
     /// contain, so two requests of a different meaning may have the same key.
     pub(super) parts: Box<[u8]>,
@@ -146,7 +168,7 @@ impl Identity {
             }
         }
         Self {
-            key: Key(Sha256::digest(&joined).into()),
+            slot: Slot::of(Key(Sha256::digest(&joined).into()), &parts),
             parts: parts.into(),
         }
     }
@@ -243,7 +265,7 @@ mod tests {
     }
 
     fn key(target: &str, same: &Same) -> Key {
-        identity(target, &HeaderMap::new(), same).key
+        identity(target, &HeaderMap::new(), same).slot.key
     }
 
     fn digest(text: &str) -> Key {
@@ -282,7 +304,7 @@ mod tests {
             ..asked("/A?b=1&c=2", &headers)
         };
         assert_eq!(
-            Identity::of(&asked, &same).key,
+            Identity::of(&asked, &same).slot.key,
             digest(&format!("{consumer}:{route}|HEAD|head /a|b=1|X-B=1,2"))
         );
     }
@@ -297,7 +319,8 @@ mod tests {
             ("/?a=1", "/?a%3D1"),
         ] {
             let [one, other] = [one, other].map(|target| identity(target, &none, &same));
-            assert_eq!(one.key, other.key);
+            assert_eq!(one.slot.key, other.slot.key);
+            assert_ne!(one.slot, other.slot);
             assert_ne!(one.parts, other.parts);
         }
     }
@@ -317,7 +340,7 @@ mod tests {
         let plain = of("http", 8000);
         assert_eq!(plain, of("http", 8000));
         for other in [of("https", 8000), of("http", 8001)] {
-            assert_eq!(plain.key, other.key);
+            assert_eq!(plain.slot.key, other.slot.key);
             assert_ne!(plain.parts, other.parts);
         }
     }
@@ -336,7 +359,7 @@ mod tests {
             Identity::of(&asked, &Same::default())
         };
         assert_eq!(of("http", true), of("http", true));
-        assert_eq!(of("http", true).key, of("https", true).key);
+        assert_eq!(of("http", true).slot.key, of("https", true).slot.key);
         assert_ne!(of("http", true).parts, of("https", true).parts);
         assert_eq!(of("http", false), of("https", false));
     }

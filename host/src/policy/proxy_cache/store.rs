@@ -2,6 +2,7 @@
 
 mod fetch;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::{Cache as Entries, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use super::key::{Identity, Key};
+use super::key::{Identity, Key, Slot};
 use super::receive::Budget;
 use super::rules::Freshness;
 use super::vary::Varying;
@@ -22,17 +23,29 @@ pub(super) use fetch::{Fetch, Progress, Turn};
 /// Parts that the memory is divided into, each with a lock of its own.
 const PARTS: usize = 4;
 
-/// Most responses of one key that differ in the headers which they name in `Vary`.
+/// Most responses of one slot that differ in the headers which they name in `Vary`.
 const VARIANTS: usize = 16;
 
-/// Most keys of responses that cannot be stored which are remembered.
-const UNSHARED_KEYS: usize = 10_000;
+/// Most slots of responses that cannot be stored which are remembered.
+const UNSHARED_SLOTS: usize = 10_000;
 
 /// Memory that a response takes besides its body and its headers, approximately, in bytes.
 const FRAME: usize = 1024;
 
 /// Memory that a header takes besides its name and its value, approximately, in bytes.
 const HEADER_OVERHEAD: usize = 64;
+
+/// Most slots of responses that a request has outdated which are remembered.
+const OUTDATED_SLOTS: usize = 10_000;
+
+/// When a response was asked for, to tell whether it is outdated once it has arrived.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked {
+    /// How often responses had been removed.
+    removals: u64,
+    /// `None` for a response that is not stored.
+    at: Option<Instant>,
+}
 
 /// A response that is stored.
 #[derive(Debug)]
@@ -89,15 +102,15 @@ impl Stored {
     }
 }
 
-/// The responses of one key, the newest first.
+/// The responses of one slot, the newest first.
 #[derive(Debug, Clone, Default)]
 struct Entry(Arc<[Arc<Stored>]>);
 
 #[derive(Debug, Clone)]
 struct BySize;
 
-impl Weighter<Key, Entry> for BySize {
-    fn weight(&self, _: &Key, entry: &Entry) -> u64 {
+impl Weighter<Slot, Entry> for BySize {
+    fn weight(&self, _: &Slot, entry: &Entry) -> u64 {
         entry.0.iter().map(|stored| stored.size() as u64).sum()
     }
 }
@@ -105,14 +118,16 @@ impl Weighter<Key, Entry> for BySize {
 /// The cache of all plugins of this kind.
 #[derive(Debug)]
 pub struct Cache {
-    entries: Entries<Key, Entry, BySize>,
-    /// Held while the responses of a key are replaced by others.
+    entries: Entries<Slot, Entry, BySize>,
+    /// Held while the responses of a slot are replaced by others.
     changing: Mutex<()>,
-    /// The requests that fetch a response, by the key that they fetch, with what tells others of
+    /// The requests that fetch a response, by the slot that they fetch for, with what tells others of
     /// the end.
     fetches: Mutex<Fetches>,
-    /// Until when requests for a key do not wait for each other.
-    unshared: Entries<Key, Instant>,
+    /// Until when requests for a slot do not wait for each other.
+    unshared: Entries<Slot, Instant>,
+    /// When a request outdated the responses of a slot: what was asked for before is not stored after.
+    outdated: Entries<Slot, Instant>,
     /// Counts how often responses were removed: what was fetched before is not stored after.
     removals: AtomicU64,
     /// The memory of the bodies that are being received.
@@ -149,7 +164,8 @@ impl Cache {
             entries,
             changing: Mutex::default(),
             fetches: Mutex::default(),
-            unshared: Entries::new(UNSHARED_KEYS),
+            unshared: Entries::new(UNSHARED_SLOTS),
+            outdated: Entries::new(OUTDATED_SLOTS),
             removals: AtomicU64::new(0),
             receiving: Arc::new(Budget::new(for_received)),
             largest: memory / 16,
@@ -160,7 +176,7 @@ impl Cache {
     /// The response to a request, fresh or not.
     pub(super) fn find(&self, identity: &Identity, headers: &HeaderMap) -> Option<Arc<Stored>> {
         let now = Instant::now();
-        let entry = self.entries.get(&identity.key)?;
+        let entry = self.entries.get(&identity.slot)?;
         let mut found = entry.0.iter();
         found
             .find(|stored| !stored.is_expired(now) && stored.is_for(&identity.parts, headers))
@@ -170,9 +186,14 @@ impl Cache {
     /// All responses of a key, the newest first.
     pub fn responses(&self, key: &Key) -> Vec<Arc<Stored>> {
         let now = Instant::now();
-        let entry = self.entries.get(key).unwrap_or_default();
-        let kept = entry.0.iter().filter(|stored| !stored.is_expired(now));
-        kept.cloned().collect()
+        let entries = self.entries.iter();
+        let of_key = entries.filter(|(slot, _)| slot.key == *key);
+        let mut kept: Vec<_> = of_key
+            .flat_map(|(_, entry)| entry.0.to_vec())
+            .filter(|stored| !stored.is_expired(now))
+            .collect();
+        kept.sort_by_key(|stored| Reverse(stored.since));
+        kept
     }
 
     /// Removes the responses of a key. Returns whether there were any.
@@ -180,7 +201,11 @@ impl Cache {
         let is_found = !self.responses(key).is_empty();
         let _changing = self.changing.lock();
         self.removals.fetch_add(1, Ordering::SeqCst);
-        self.entries.remove(key);
+        let slots = self.entries.iter().map(|(slot, _)| slot);
+        let of_key: Vec<_> = slots.filter(|slot| slot.key == *key).collect();
+        for slot in of_key {
+            self.entries.remove(&slot);
+        }
         is_found
     }
 
@@ -191,23 +216,40 @@ impl Cache {
         self.entries.clear();
     }
 
-    /// How often responses were removed.
-    pub(super) fn removals(&self) -> u64 {
-        self.removals.load(Ordering::SeqCst)
+    /// Removes the responses of slots that a request has outdated.
+    pub(super) fn invalidate(&self, slots: &[Slot]) {
+        let _changing = self.changing.lock();
+        let now = Instant::now();
+        for slot in slots {
+            self.outdated.insert(*slot, now);
+            self.entries.remove(slot);
+        }
     }
 
-    /// Stores a response, unless responses were removed since `removals`. Returns whether it is
+    /// What to remember of a response that is asked for now.
+    pub(super) fn asked(&self) -> Asked {
+        Asked {
+            removals: self.removals.load(Ordering::SeqCst),
+            at: Some(Instant::now()),
+        }
+    }
+
+    /// Stores a response, unless responses were removed since it was asked for. Returns whether it is
     /// stored.
-    pub(super) fn store(&self, key: Key, stored: Stored, removals: u64) -> bool {
+    pub(super) fn store(&self, slot: Slot, stored: Stored, asked: Asked) -> bool {
         if stored.size() > self.largest + FRAME {
             return false;
         }
         let now = Instant::now();
         let _changing = self.changing.lock();
-        if self.removals() != removals {
+        if self.removals.load(Ordering::SeqCst) != asked.removals {
             return false;
         }
-        let old = self.entries.get(&key).unwrap_or_default();
+        let outdated = self.outdated.get(&slot);
+        if outdated.is_some_and(|outdated| asked.at.is_none_or(|at| at <= outdated)) {
+            return false;
+        }
+        let old = self.entries.get(&slot).unwrap_or_default();
         let others = old.0.iter().filter(|old| {
             !old.is_expired(now) && old.parts == stored.parts && !stored.replaces(old)
         });
@@ -219,8 +261,8 @@ impl Cache {
         });
         let others: Vec<_> = others.cloned().collect();
         let entry = std::iter::once(Arc::new(stored)).chain(others);
-        self.entries.insert(key, Entry(entry.collect()));
-        self.unshared.remove(&key);
+        self.entries.insert(slot, Entry(entry.collect()));
+        self.unshared.remove(&slot);
         true
     }
 }
@@ -247,8 +289,9 @@ pub(super) mod tests {
     }
 
     pub(super) fn identity(number: u8) -> Identity {
+        let key = Key::parse(&format!("{number:064x}")).unwrap();
         Identity {
-            key: Key::parse(&format!("{number:064x}")).unwrap(),
+            slot: Slot::of(key, b""),
             parts: Box::default(),
         }
     }
@@ -272,16 +315,16 @@ pub(super) mod tests {
         for encoding in encodings {
             let mut response = stored(encoding.unwrap_or("plain").as_bytes());
             response.varying = coded(encoding.unwrap_or_default(), encoding.unwrap_or_default());
-            assert!(cache.store(identity.key, response, 0));
+            assert!(cache.store(identity.slot, response, cache.asked()));
         }
         for encoding in encodings {
             let found = cache.find(&identity, &of_encoding(encoding)).unwrap();
             assert_eq!(found.body, encoding.unwrap_or("plain"));
         }
         assert!(cache.find(&identity, &of_encoding(Some("zstd"))).is_none());
-        assert_eq!(cache.responses(&identity.key).len(), 3);
-        assert!(cache.remove(&identity.key));
-        assert!(!cache.remove(&identity.key));
+        assert_eq!(cache.responses(&identity.slot.key).len(), 3);
+        assert!(cache.remove(&identity.slot.key));
+        assert!(!cache.remove(&identity.slot.key));
         assert!(cache.find(&identity, &of_encoding(None)).is_none());
     }
 
@@ -289,13 +332,39 @@ pub(super) mod tests {
     fn a_request_does_not_get_the_response_to_another_with_its_key() {
         let cache = cache();
         let identity = identity(1);
-        assert!(cache.store(identity.key, stored(b"a"), 0));
-        let other = Identity {
-            key: identity.key,
-            parts: b"other".as_slice().into(),
-        };
-        assert!(cache.find(&other, &HeaderMap::new()).is_none());
+        assert!(cache.store(identity.slot, stored(b"a"), cache.asked()));
+        for slot in [identity.slot, Slot::of(identity.slot.key, b"other")] {
+            let other = Identity {
+                slot,
+                parts: b"other".as_slice().into(),
+            };
+            assert!(cache.find(&other, &HeaderMap::new()).is_none());
+        }
         assert!(cache.find(&identity, &HeaderMap::new()).is_some());
+    }
+
+    #[test]
+    fn requests_with_one_key_have_their_responses_beside_each_other() {
+        let cache = cache();
+        let key = identity(1).slot.key;
+        for number in 0..40_u8 {
+            let mut response = stored(&[number]);
+            response.parts = [number].into();
+            assert!(cache.store(Slot::of(key, &[number]), response, cache.asked()));
+        }
+        for number in 0..40_u8 {
+            let identity = Identity {
+                slot: Slot::of(key, &[number]),
+                parts: [number].into(),
+            };
+            let found = cache.find(&identity, &HeaderMap::new()).unwrap();
+            assert_eq!(*found.body, [number]);
+        }
+        let bodies = cache.responses(&key).into_iter();
+        assert_eq!(bodies.map(|stored| stored.body[0]).max(), Some(39));
+        assert_eq!(cache.responses(&key).len(), 40);
+        assert!(cache.remove(&key));
+        assert!(cache.responses(&key).is_empty());
     }
 
     #[test]
@@ -303,17 +372,21 @@ pub(super) mod tests {
         let cache = cache();
         let mut response = stored(b"a");
         response.kept_for = Duration::ZERO;
-        assert!(cache.store(identity(1).key, response, 0));
+        assert!(cache.store(identity(1).slot, response, cache.asked()));
         assert!(cache.find(&identity(1), &HeaderMap::new()).is_none());
-        assert!(cache.responses(&identity(1).key).is_empty());
+        assert!(cache.responses(&identity(1).slot.key).is_empty());
     }
 
     #[test]
     fn the_responses_take_no_more_memory_than_allowed() {
         let cache = cache();
-        assert!(!cache.store(identity(0).key, stored(&vec![0; 1 << 17]), 0));
+        assert!(!cache.store(identity(0).slot, stored(&vec![0; 1 << 17]), cache.asked()));
         for number in 0..=255 {
-            assert!(cache.store(identity(number).key, stored(&vec![0; 60_000]), 0));
+            assert!(cache.store(
+                identity(number).slot,
+                stored(&vec![0; 60_000]),
+                cache.asked()
+            ));
             assert!(cache.entries.weight() <= 1 << 20);
         }
         assert!(cache.entries.len() >= 8);
@@ -321,23 +394,40 @@ pub(super) mod tests {
             let coding = format!("coding-{number}");
             let mut response = stored(&vec![0; 60_000]);
             response.varying = coded(&coding, &coding);
-            assert!(cache.store(identity(1).key, response, 0));
+            assert!(cache.store(identity(1).slot, response, cache.asked()));
             assert!(
                 cache
                     .find(&identity(1), &of_encoding(Some(&coding)))
                     .is_some()
             );
         }
-        assert!(cache.responses(&identity(1).key).len() <= VARIANTS);
+        assert!(cache.responses(&identity(1).slot.key).len() <= VARIANTS);
         assert!(cache.entries.weight() <= 1 << 20);
     }
 
     #[test]
     fn what_was_fetched_before_a_removal_is_not_stored_after_it() {
         let cache = cache();
-        let before = cache.removals();
+        let before = cache.asked();
         cache.clear();
-        assert!(!cache.store(identity(1).key, stored(b"a"), before));
-        assert!(cache.store(identity(1).key, stored(b"a"), cache.removals()));
+        assert!(!cache.store(identity(1).slot, stored(b"a"), before));
+        assert!(cache.store(identity(1).slot, stored(b"a"), cache.asked()));
+    }
+
+    #[test]
+    fn a_response_that_a_request_has_outdated_is_gone_and_what_was_asked_for_before_is_not_stored()
+    {
+        let cache = cache();
+        let [changed, other] = [identity(1), identity(2)];
+        for identity in [&changed, &other] {
+            assert!(cache.store(identity.slot, stored(b"old"), cache.asked()));
+        }
+        let before = cache.asked();
+        cache.invalidate(&[changed.slot]);
+        assert!(cache.find(&changed, &HeaderMap::new()).is_none());
+        assert!(cache.find(&other, &HeaderMap::new()).is_some());
+        assert!(!cache.store(changed.slot, stored(b"old"), before));
+        assert!(cache.store(other.slot, stored(b"old"), before));
+        assert!(cache.store(changed.slot, stored(b"new"), cache.asked()));
     }
 }

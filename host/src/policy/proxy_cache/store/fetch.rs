@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Cache;
-use crate::policy::proxy_cache::key::Key;
+use crate::policy::proxy_cache::key::Slot;
 
 /// How long requests for a key do not wait for each other after a response that cannot be stored,
 /// unless one is stored before. Source: the "hit-for-miss" of Varnish.
 const UNSHARED: Duration = Duration::from_secs(120);
 
-pub(super) type Fetches = HashMap<Key, watch::Sender<Progress>>;
+pub(super) type Fetches = HashMap<Slot, watch::Sender<Progress>>;
 
 /// What a request for a response that is missing does.
 pub(in crate::policy::proxy_cache) enum Turn {
@@ -39,25 +39,25 @@ impl Cache {
     /// others can wait for.
     pub(in crate::policy::proxy_cache) fn turn(
         self: &Arc<Self>,
-        key: Key,
+        slot: Slot,
         may_fetch: bool,
     ) -> Turn {
         if self
             .unshared
-            .get(&key)
+            .get(&slot)
             .is_some_and(|end| end > Instant::now())
         {
             return Turn::Alone;
         }
         let mut fetches = self.fetches.lock();
-        match fetches.get(&key) {
+        match fetches.get(&slot) {
             Some(progress) => Turn::Wait(progress.subscribe()),
             None if may_fetch => {
                 let progress = watch::Sender::new(Progress::Fetching);
-                fetches.insert(key, progress.clone());
+                fetches.insert(slot, progress.clone());
                 Turn::Fetch(Fetch {
                     cache: Arc::clone(self),
-                    key,
+                    slot,
                     progress,
                 })
             }
@@ -69,20 +69,20 @@ impl Cache {
     /// further request wait as long.
     pub(in crate::policy::proxy_cache) fn give_up(
         &self,
-        key: Key,
+        slot: Slot,
         waiting: &watch::Receiver<Progress>,
     ) {
         let mut fetches = self.fetches.lock();
-        let progress = fetches.get(&key);
+        let progress = fetches.get(&slot);
         if progress.is_some_and(|progress| progress.subscribe().same_channel(waiting)) {
-            self.do_not_share(key);
-            end_waits(&mut fetches, key, Progress::Failed);
+            self.do_not_share(slot);
+            end_waits(&mut fetches, slot, Progress::Failed);
         }
     }
 
     /// For a while, requests for this key do not wait for each other.
-    fn do_not_share(&self, key: Key) {
-        self.unshared.insert(key, Instant::now() + UNSHARED);
+    fn do_not_share(&self, slot: Slot) {
+        self.unshared.insert(slot, Instant::now() + UNSHARED);
     }
 }
 
@@ -90,7 +90,7 @@ impl Cache {
 #[derive(Debug)]
 pub(in crate::policy::proxy_cache) struct Fetch {
     cache: Arc<Cache>,
-    key: Key,
+    slot: Slot,
     progress: watch::Sender<Progress>,
 }
 
@@ -102,15 +102,15 @@ impl Fetch {
 
     /// The response cannot be stored. For a while, requests for this key do not wait for each other.
     pub(in crate::policy::proxy_cache) fn not_stored(self) {
-        self.cache.do_not_share(self.key);
+        self.cache.do_not_share(self.slot);
     }
 
     /// Ends the waits, unless the requests that waited have given up before.
     fn end(&self, progress: Progress) {
         let mut fetches = self.cache.fetches.lock();
-        let current = fetches.get(&self.key);
+        let current = fetches.get(&self.slot);
         if current.is_some_and(|current| current.same_channel(&self.progress)) {
-            end_waits(&mut fetches, self.key, progress);
+            end_waits(&mut fetches, self.slot, progress);
         }
     }
 }
@@ -122,8 +122,8 @@ impl Drop for Fetch {
 }
 
 /// Ends the waits for the response that is fetched for a key.
-fn end_waits(fetches: &mut Fetches, key: Key, progress: Progress) {
-    if let Some(waits) = fetches.remove(&key) {
+fn end_waits(fetches: &mut Fetches, slot: Slot, progress: Progress) {
+    if let Some(waits) = fetches.remove(&slot) {
         waits.send_replace(progress);
     }
 }
@@ -136,56 +136,56 @@ mod tests {
     #[test]
     fn one_request_fetches_and_the_others_wait_for_it() {
         let cache = cache();
-        let key = identity(1).key;
-        let Turn::Fetch(fetch) = cache.turn(key, true) else {
+        let slot = identity(1).slot;
+        let Turn::Fetch(fetch) = cache.turn(slot, true) else {
             panic!("the first request does not fetch");
         };
-        let Turn::Wait(mut waiting) = cache.turn(key, true) else {
+        let Turn::Wait(mut waiting) = cache.turn(slot, true) else {
             panic!("the second request does not wait");
         };
-        assert!(matches!(cache.turn(identity(2).key, false), Turn::Alone));
+        assert!(matches!(cache.turn(identity(2).slot, false), Turn::Alone));
         assert_eq!(*waiting.borrow_and_update(), Progress::Fetching);
         fetch.done();
         assert_eq!(*waiting.borrow_and_update(), Progress::Stored);
-        let Turn::Fetch(fetch) = cache.turn(key, true) else {
+        let Turn::Fetch(fetch) = cache.turn(slot, true) else {
             panic!("no request fetches, and this one does not either");
         };
-        let Turn::Wait(mut waiting) = cache.turn(key, true) else {
+        let Turn::Wait(mut waiting) = cache.turn(slot, true) else {
             panic!("the second request does not wait");
         };
         fetch.not_stored();
         assert_eq!(*waiting.borrow_and_update(), Progress::Failed);
-        assert!(matches!(cache.turn(key, true), Turn::Alone));
-        assert!(cache.store(key, stored(b"a"), 0));
-        let Turn::Fetch(fetch) = cache.turn(key, true) else {
+        assert!(matches!(cache.turn(slot, true), Turn::Alone));
+        assert!(cache.store(slot, stored(b"a"), cache.asked()));
+        let Turn::Fetch(fetch) = cache.turn(slot, true) else {
             panic!("a stored response ends the time without waits");
         };
         drop(fetch);
-        assert!(matches!(cache.turn(key, true), Turn::Fetch(_)));
+        assert!(matches!(cache.turn(slot, true), Turn::Fetch(_)));
     }
 
     #[test]
     fn once_a_request_gives_up_all_do_and_later_ones_do_not_wait() {
         let cache = cache();
-        let key = identity(1).key;
-        let Turn::Fetch(endless) = cache.turn(key, true) else {
+        let slot = identity(1).slot;
+        let Turn::Fetch(endless) = cache.turn(slot, true) else {
             panic!("the first request does not fetch");
         };
         let (Turn::Wait(first), Turn::Wait(second)) =
-            (cache.turn(key, true), cache.turn(key, true))
+            (cache.turn(slot, true), cache.turn(slot, true))
         else {
             panic!("the others do not wait");
         };
-        cache.give_up(key, &first);
+        cache.give_up(slot, &first);
         assert_eq!(*second.borrow(), Progress::Failed);
-        assert!(matches!(cache.turn(key, true), Turn::Alone));
+        assert!(matches!(cache.turn(slot, true), Turn::Alone));
         // The end of the request that is given up concerns none that fetches later.
-        assert!(cache.store(key, stored(b"a"), 0));
-        let Turn::Fetch(_later) = cache.turn(key, true) else {
+        assert!(cache.store(slot, stored(b"a"), cache.asked()));
+        let Turn::Fetch(_later) = cache.turn(slot, true) else {
             panic!("a stored response ends the time without waits");
         };
         drop(endless);
-        cache.give_up(key, &first);
-        assert!(matches!(cache.turn(key, true), Turn::Wait(_)));
+        cache.give_up(slot, &first);
+        assert!(matches!(cache.turn(slot, true), Turn::Wait(_)));
     }
 }
