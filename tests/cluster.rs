@@ -74,6 +74,34 @@ fn a_gateway_that_is_started_later_has_all_that_was_written_before() {
     assert_eq!(rows(&a, "services"), rows(&later, "services"));
 }
 
+/// As behind a load balancer, which gives each request of a client to another gateway.
+#[test]
+fn a_write_at_one_gateway_builds_on_what_another_one_has_just_answered() {
+    let etcd = Etcd::start();
+    let gateways: [Gateway; 2] = gateways(&etcd);
+    for turn in 0..60 {
+        let (a, b) = (&gateways[turn % 2], &gateways[(turn + 1) % 2]);
+        let (service, route) = (format!("/services/s{turn}"), format!("/routes/r{turn}"));
+        a.admin("PUT", &service, &[("host", "h")]).expect(200);
+        let fields = [
+            ("paths[]", "/a"),
+            ("service.name", &service["/services/".len()..]),
+        ];
+        b.admin("PUT", &route, &fields).expect(200);
+        a.admin("PATCH", &route, &[("paths[]", "/b")]).expect(200);
+        b.admin("POST", &format!("{route}/plugins"), &[("name", "cors")])
+            .expect(201);
+        a.admin("DELETE", &route, &[]).expect(204);
+        b.admin("DELETE", &service, &[]).expect(204);
+    }
+    // A deletion that found nothing would have been answered in the same way.
+    for gateway in &gateways {
+        for collection in ["services", "routes", "plugins"] {
+            until("all is deleted", || rows(gateway, collection).is_empty());
+        }
+    }
+}
+
 #[test]
 fn names_are_unique_under_writers_at_several_gateways() {
     const WRITERS: usize = 24;

@@ -369,6 +369,12 @@ pub trait Nodes: Send + Sync {
     /// As there.
     fn ids(&self) -> BoxFuture<'_, Result<Vec<Uuid>, String>>;
 
+    /// The newest commit of all gateways, which this one may not have yet.
+    ///
+    /// # Errors
+    /// As above.
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, String>>;
+
     /// Gives this gateway a task that only one of them does, unless another one has it that is
     /// alive. Returns whether this gateway has it. As a gateway may lose a task without knowing,
     /// what it writes must not depend on that it is the only one.

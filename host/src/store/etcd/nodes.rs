@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use uuid::Uuid;
 
 use super::super::journal::OpenError;
-use super::super::{Finding, Node, Nodes};
+use super::super::{Finding, Node, Nodes, Revision};
 use super::client::{Client, malformed};
 use super::format::{Entry, Keys, json};
 use super::grpc::CallError;
@@ -203,6 +203,15 @@ impl Nodes for EtcdNodes {
             Ok(nodes
                 .filter_map(|entry| serde_json::from_slice(&entry.value).ok())
                 .collect())
+        }
+        .boxed()
+    }
+
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, String>> {
+        async move {
+            let head = self.remote.head(Instant::now() + READ_TIMEOUT).await;
+            let head = head.map_err(|error| format!("etcd cannot be read: {error}"))?;
+            Ok(head.map_or(0, |stored| stored.head.revision))
         }
         .boxed()
     }
