@@ -94,12 +94,11 @@ impl EtcdJournal {
             }
             if head.parts.is_some() {
                 let deadline = tokio::time::Instant::now() + LONG;
-                let parts = self
-                    .remote
-                    .parts(&head, &mut state.unknown_fields, deadline);
+                let unknown = &mut state.unknown_fields;
+                let parts = self.remote.parts(&head, batch.revision, unknown, deadline);
                 match self.runtime.block_on(parts) {
                     Ok(parts) => changed.extend(parts),
-                    // They may have been copied meanwhile.
+                    // Etcd may have compacted the revision.
                     Err(error) => return lost(&error.to_string()),
                 }
             } else {

@@ -145,7 +145,7 @@ impl Remote {
         }
         if head.head.parts.is_some() {
             let parts = self
-                .parts(&head.head, &mut unknown_fields, deadline)
+                .parts(&head.head, revision, &mut unknown_fields, deadline)
                 .await?;
             for (key, value) in parts {
                 match value {
@@ -178,15 +178,17 @@ impl Remote {
         Ok(read_row(key, &opened, unknown))
     }
 
-    /// The rows of a commit that was written in parts.
+    /// The rows of a commit that was written in parts, as they were at a revision at which it was the
+    /// head: they may be gone by now, because a later one is.
     pub(super) async fn parts(
         &self,
         head: &Head,
+        revision: EtcdRevision,
         unknown: &mut UnknownFields,
         deadline: Instant,
     ) -> Result<BTreeMap<RowKey, Option<RowValue>>, CallError> {
         let range = KeyRange::prefix(&self.keys.parts(head.commit));
-        let (_, entries) = self.pages(range, deadline).await?;
+        let (_, entries) = self.all_pages(range, revision, false, deadline).await?;
         if Some(entries.len()) != head.parts {
             return Err(CallError::Broken("parts of a commit are missing".into()));
         }
@@ -209,7 +211,7 @@ impl Remote {
         keys: KeyRange,
         deadline: Instant,
     ) -> Result<(EtcdRevision, Vec<KeyValue>), CallError> {
-        self.all_pages(keys, false, deadline).await
+        self.all_pages(keys, 0, false, deadline).await
     }
 
     /// The keys of a range, without their values.
@@ -218,17 +220,19 @@ impl Remote {
         keys: KeyRange,
         deadline: Instant,
     ) -> Result<Vec<KeyValue>, CallError> {
-        let (_, entries) = self.all_pages(keys, true, deadline).await?;
+        let (_, entries) = self.all_pages(keys, 0, true, deadline).await?;
         Ok(entries)
     }
 
+    /// Reads a range as of a revision; 0 is now.
     async fn all_pages(
         &self,
         keys: KeyRange,
+        mut revision: EtcdRevision,
         keys_only: bool,
         deadline: Instant,
     ) -> Result<(EtcdRevision, Vec<KeyValue>), CallError> {
-        let (mut revision, mut entries) = (0, Vec::new());
+        let mut entries = Vec::new();
         let mut range = keys.clone();
         loop {
             let request = Range {
