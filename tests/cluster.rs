@@ -247,6 +247,38 @@ fn a_component_that_is_uploaded_at_one_gateway_picks_at_another() {
 }
 
 #[test]
+fn of_imports_at_several_gateways_at_once_one_holds_as_a_whole() {
+    // More than fit in a transaction of etcd.
+    const SERVICES: usize = 130;
+    let etcd = Etcd::start();
+    let gateways: [Gateway; 3] = gateways(&etcd);
+    let documents = ["a", "b", "c"].map(|letter| {
+        let service = |number| json!({ "name": format!("{letter}{number}"), "host": "h" });
+        let services: Vec<Value> = (0..SERVICES).map(service).collect();
+        json!({ "_format_version": "3.0", "services": services })
+    });
+    for _ in 0..6 {
+        std::thread::scope(|scope| {
+            for (gateway, document) in gateways.iter().zip(&documents) {
+                let import = || gateway.admin_json("PUT", "/pointsman/config", document);
+                scope.spawn(move || import().expect(200));
+            }
+        });
+        until("all have the same", || {
+            let first = rows(&gateways[0], "services");
+            let mut others = gateways[1..].iter();
+            others.all(|other| rows(other, "services") == first)
+        });
+        let names = rows(&gateways[0], "services");
+        let letters = names
+            .values()
+            .map(|row| row["name"].as_str().unwrap().as_bytes()[0]);
+        assert_eq!(names.len(), SERVICES);
+        assert_eq!(letters.collect::<BTreeSet<u8>>().len(), 1);
+    }
+}
+
+#[test]
 fn an_import_of_any_size_is_one_change_at_all_gateways() {
     const SERVICES: usize = 700;
     let etcd = Etcd::start();

@@ -444,6 +444,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Stored>, Error>;
 
+    /// The newest commit that is in effect.
+    fn head(&self) -> Revision;
+
     /// The present condition of the store.
     fn condition(&self) -> Condition;
 
@@ -458,8 +461,13 @@ pub trait Store: Send + Sync + 'static {
     fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>>;
 
     /// As [`Store::write`], but as one step without an order: rows may exchange the values of unique
-    /// keys. A delete is refused if a row still refers to the deleted row afterwards.
-    fn exchange(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>>;
+    /// keys. A delete is refused if a row still refers to the deleted row afterwards. With a `base`,
+    /// the step is refused as [`Error::Changed`] if there was a commit after that one.
+    fn exchange(
+        &self,
+        writes: Vec<Write>,
+        base: Option<Revision>,
+    ) -> BoxFuture<'_, Result<Revision, Error>>;
 
     /// Checks whether [`Store::exchange`] would take these writes now.
     ///

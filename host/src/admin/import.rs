@@ -25,6 +25,12 @@ use crate::store::{self, Revision, Store, Stored, Write};
 pub(crate) use refused::Refused;
 use refused::refused;
 
+/// How many tries of an import are made only on what they have read. Otherwise two imports at a time,
+/// at one gateway or at two, could each leave alone what the other one adds, or both delete what the
+/// other one keeps. Clients that change entities all the time must not keep an import from being made
+/// for ever: the tries after these are refused only if a row of theirs has changed.
+const EXACT_TRIES: u32 = 32;
+
 /// What an import needs of the gateway.
 #[derive(Clone)]
 pub(crate) struct Importer {
@@ -131,7 +137,9 @@ impl Importer {
                 settings::pin_by_digest(&*self.store, &mut entity.row)?;
             }
         }
-        for _ in 0..TRIES {
+        for turn in 0..TRIES {
+            // Read before the rows, so that no row is newer.
+            let base = self.store.head();
             if self.keeps_ids {
                 ids::keep(&mut configuration, &*self.store)?;
             }
@@ -184,7 +192,8 @@ impl Importer {
                     revision: None,
                 });
             }
-            match self.store.exchange(writes).await {
+            let base = Some(base).filter(|_| turn < EXACT_TRIES);
+            match self.store.exchange(writes, base).await {
                 Ok(revision) => {
                     return Ok(Imported {
                         configuration,

@@ -104,6 +104,10 @@ impl Store for Overlay {
         self.store.list_referring(kind, field, parent, from, limit)
     }
 
+    fn head(&self) -> Revision {
+        self.store.head()
+    }
+
     fn condition(&self) -> Condition {
         self.store.condition()
     }
@@ -120,8 +124,12 @@ impl Store for Overlay {
         self.store.write(writes)
     }
 
-    fn exchange(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>> {
-        self.store.exchange(writes)
+    fn exchange(
+        &self,
+        writes: Vec<Write>,
+        base: Option<Revision>,
+    ) -> BoxFuture<'_, Result<Revision, Error>> {
+        self.store.exchange(writes, base)
     }
 
     fn check(&self, writes: &[Write]) -> Result<(), Error> {

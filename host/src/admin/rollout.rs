@@ -367,7 +367,7 @@ async fn try_promote(
         };
         let (count, mut writes) = promotion(admin, &rollout).await?;
         writes.push(ending.clone().written(rollout)?);
-        match admin.store.exchange(writes).await {
+        match admin.store.exchange(writes, None).await {
             Ok(revision) => {
                 admin.wait_for(revision).await;
                 tracing::info!(

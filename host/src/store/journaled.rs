@@ -160,6 +160,10 @@ impl Store for JournaledStore {
         Ok(listed)
     }
 
+    fn head(&self) -> Revision {
+        self.state.rows().head()
+    }
+
     fn condition(&self) -> Condition {
         self.state.condition()
     }
@@ -176,12 +180,16 @@ impl Store for JournaledStore {
         self.ask(Steps::InOrder(writes))
     }
 
-    fn exchange(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>> {
-        self.ask(Steps::AtOnce(writes))
+    fn exchange(
+        &self,
+        writes: Vec<Write>,
+        base: Option<Revision>,
+    ) -> BoxFuture<'_, Result<Revision, Error>> {
+        self.ask(Steps::AtOnce(writes, base))
     }
 
     fn check(&self, writes: &[Write]) -> Result<(), Error> {
-        let steps = Steps::AtOnce(writes.to_vec());
+        let steps = Steps::AtOnce(writes.to_vec(), None);
         rules::stage_steps(&self.state.rows(), &Operations::default(), &steps).map(drop)
     }
 

@@ -39,8 +39,9 @@ pub(super) fn stage(
 pub(super) enum Steps {
     /// Each step sees the steps before it.
     InOrder(Vec<Write>),
-    /// There is no order: only the result must keep the rules.
-    AtOnce(Vec<Write>),
+    /// There is no order: only the result must keep the rules. With a revision, no commit may have
+    /// been made after it.
+    AtOnce(Vec<Write>, Option<Revision>),
 }
 
 /// As [`stage`], for steps of either kind.
@@ -51,7 +52,14 @@ pub(super) fn stage_steps(
 ) -> Result<(Operations, Commit), Error> {
     match steps {
         Steps::InOrder(writes) => stage(rows, ahead, writes),
-        Steps::AtOnce(writes) => {
+        Steps::AtOnce(writes, base) => {
+            let is_first = ahead.rows.is_empty();
+            if let (Some(base), Some(first)) = (base, writes.first())
+                && (*base != rows.head() || !is_first)
+            {
+                let (kind, id) = (first.kind(), first.id());
+                return Err(Error::Changed { kind, id });
+            }
             let mut stage = Stage::new(rows, ahead);
             stage.exchange(writes)?;
             Ok((stage.own, stage.commit))

@@ -267,10 +267,10 @@ async fn rows_of_one_exchange_may_swap_names_and_lose_parents_together() {
     };
     let swap = || vec![replace(1, "b", revision - 1), replace(2, "a", revision)];
     assert!(store.write(swap()).await.is_err());
-    store.exchange(swap()).await.unwrap();
+    store.exchange(swap(), None).await.unwrap();
     let named = store.find(Kind::Service, &["name"], &[&json!("b")]);
     assert_eq!(named.unwrap().unwrap().revision, revision + 2);
-    let refused = store.exchange(vec![delete(Kind::Service, 3)]).await;
+    let refused = store.exchange(vec![delete(Kind::Service, 3)], None).await;
     assert!(matches!(refused, Err(Error::StillReferenced { .. })));
     // The order of the steps makes no difference.
     let all = vec![
@@ -279,7 +279,26 @@ async fn rows_of_one_exchange_may_swap_names_and_lose_parents_together() {
         insert(Kind::Service, 6, service("c")),
         delete(Kind::Route, 4),
     ];
-    store.exchange(all).await.unwrap();
+    store.exchange(all, None).await.unwrap();
     assert_eq!(ids_of(&store, Kind::Service), [1, 2, 6]);
     assert_eq!(ids_of(&store, Kind::Route), [5]);
+}
+
+#[tokio::test]
+async fn an_exchange_on_a_base_is_refused_after_any_other_commit() {
+    let store = store();
+    let service = |id: u128| insert(Kind::Service, id, json!({ "name": format!("s{id}") }));
+    let base = put(&store, service(1)).await;
+    assert_eq!(store.head(), base);
+    let made = store.exchange(vec![service(2)], Some(base)).await.unwrap();
+    let late = store.exchange(vec![service(3)], Some(base)).await;
+    assert!(matches!(late, Err(Error::Changed { .. })));
+    // Both may wait for the same commit of the journal.
+    let (one, other) = (vec![service(4)], vec![service(5)]);
+    let (one, other) = tokio::join!(
+        store.exchange(one, Some(made)),
+        store.exchange(other, Some(made))
+    );
+    assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+    assert_eq!(ids_of(&store, Kind::Service).len(), 3);
 }
