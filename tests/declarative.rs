@@ -344,6 +344,17 @@ fn the_file_of_the_settings_is_loaded_at_the_start_on_sighup_and_when_it_changes
         wrong().is_null() && in_effect(1)
     });
     until("it is in effect", || gateway.backend_of("/") == "new");
+    // A pipe in its place keeps nothing waiting: neither the next signal nor the next file.
+    std::fs::remove_file(&file).unwrap();
+    let made = Command::new("mkfifo").arg(&file).status();
+    assert!(made.unwrap().success());
+    until("the pipe is told", || {
+        wrong()["wrong"].to_string().contains("it is a pipe")
+    });
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, to_backend(&new, "/")).unwrap();
+    hang_up();
+    until("the pipe has gone", || wrong().is_null());
     // Without the setting, the last configuration that was loaded is in effect again.
     drop(gateway.kill());
     let again = Setup::with_data(&folder.path().join("data")).arg("--database", "off");

@@ -166,11 +166,18 @@ impl Watched {
         let Some(named) = loaded_by(&config) else {
             return Ok(None);
         };
-        // Before it is read: it may change meanwhile.
-        self.seen = match named {
-            Named::File(path) => Seen::now(path),
-            Named::Text(_) => None,
-        };
+        if let Named::File(path) = named {
+            let is_start = self.seen.is_none();
+            // Before it is read: it may change meanwhile.
+            self.seen = Seen::now(path);
+            if !is_start && self.seen.is_some_and(|seen| seen.is_pipe) {
+                let path = path.display();
+                return Err(format!(
+                    "error parsing declarative config file {path}:\nit is a pipe or a device, which is \
+                     read at the start only"
+                ));
+            }
+        }
         let source = named.read()?;
         let file = Document {
             text: &source.text,
@@ -196,16 +203,21 @@ struct Seen {
     modified: Option<SystemTime>,
     size: u64,
     number: u64,
+    /// Whether reading it may take until another process writes.
+    is_pipe: bool,
 }
 
 impl Seen {
     /// The present state; none while there is no file.
     fn now(path: &Path) -> Option<Self> {
         let file = std::fs::metadata(path).ok()?;
+        let is_pipe = !file.is_file() && !file.is_dir();
         Some(Self {
-            modified: file.modified().ok(),
+            // Whatever is written to a pipe changes this time, also what was read at the start.
+            modified: file.modified().ok().filter(|_| !is_pipe),
             size: file.len(),
             number: file.ino(),
+            is_pipe,
         })
     }
 }
