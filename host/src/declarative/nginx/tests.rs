@@ -184,6 +184,19 @@ fn a_server_that_is_listed_twice_becomes_one_target() {
             vec![],
         ),
         (
+            "server unix:/run/A.sock;\nserver unix:/run/A.sock;",
+            json!([{ "target": "unix:/run/A.sock", "weight": 2 }]),
+            vec![],
+        ),
+        (
+            "server unix:run/a.sock;\nserver b;",
+            json!([{ "target": "b:80" }]),
+            vec![
+                "line 2: server unix:run/a.sock: not converted: no target can have this address"
+                    .into(),
+            ],
+        ),
+        (
             "server a:80;\nserver b:81;\nserver B.:81;",
             json!([{ "target": "a:80", "weight": 1 }, { "target": "b:81", "weight": 2 }]),
             vec![],

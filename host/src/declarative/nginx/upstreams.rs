@@ -76,10 +76,6 @@ enum Stage {
 impl<'d> Server<'d> {
     fn read(directive: &'d Directive, left: &mut Left) -> Option<Self> {
         let address = directive.value();
-        if address.starts_with("unix:") {
-            left.add(directive, "targets have no Unix sockets");
-            return None;
-        }
         let has_port = match address.rsplit_once(']') {
             Some((_, rest)) => rest.starts_with(':'),
             None => address.contains(':'),
