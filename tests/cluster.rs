@@ -386,6 +386,9 @@ fn the_gateways_are_listed_with_what_they_have_and_keep_their_ids() {
         &json!({ "username": "three" }),
     );
     assert_eq!(waited.expect(201).header("x-pointsman-not-applied"), "");
+    let document = json!({ "_format_version": "3.0", "consumers": [{ "username": "four" }] });
+    let waited = a.admin_json("PUT", "/pointsman/config?wait=all", &document);
+    assert_eq!(waited.expect(200).header("x-pointsman-not-applied"), "");
     assert_eq!(nodes(&a).keys().cloned().collect::<BTreeSet<_>>(), ids);
     // One that ends leaves the list.
     b.terminate();

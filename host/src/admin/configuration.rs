@@ -100,6 +100,8 @@ async fn import(State(admin): State<Admin>, request: Request) -> Result<Response
                 return Err(Error::field("channel", "expected one of: main, canary"));
             }
             ("dry_run", _) => return Err(Error::field("dry_run", "expected a boolean")),
+            // See `clustering.rs`.
+            ("wait", _) => {}
             (setting, _) if rollout::is_setting(setting) => {
                 settings.insert(name, value.into());
             }
