@@ -88,6 +88,8 @@ fn while_etcd_is_away_requests_are_served_and_writes_refused() {
         let body = ("application/yaml", document.body.clone());
         let imported = gateway.send(gateway.admin, "PUT", "/pointsman/config", &[], Some(body));
         assert!(imported.expect(503).text().contains("etcd"));
+        let deleted = gateway.admin("DELETE", "/consumers/unseen", &[]);
+        assert!(deleted.expect(503).text().contains("etcd"));
     }
     etcd.run(0);
     etcd.wait();

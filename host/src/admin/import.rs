@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::error::Error;
 use super::overlay::Overlay;
 use super::rollout::Aim;
-use super::rows::{TRIES, conflict, id_of, is_race};
+use super::rows::{TRIES, check_current, conflict, id_of, is_race};
 use super::{Admin, activation, rollout, settings, upload, upstreams, version_rows};
 use crate::balancer::Engine;
 use crate::config::{self, RouterFlavor};
@@ -176,14 +176,8 @@ impl Importer {
                 let others = relied_on.into_iter();
                 writes.extend(others.filter(|write| !known.contains(&write.id())));
             }
-            // While the store cannot be written, another gateway may have changed it unseen, so that
-            // nothing is to be done is not certain.
-            if !is_trial
-                && writes.is_empty()
-                && let Some(failure) = self.store.condition().failure
-            {
-                let reason = format!("the store cannot be written: {}", failure.reason);
-                return Err(store::Error::Unavailable(reason).into());
+            if !is_trial && writes.is_empty() {
+                check_current(&*self.store)?;
             }
             if is_trial || writes.is_empty() {
                 return Ok(Imported {

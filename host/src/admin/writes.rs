@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::conditional::{Conditions, EntityTag};
 use super::error::Error;
 use super::key::Key;
-use super::rows::{TRIES, conflict, id_of, look_up, shown, to_delete};
+use super::rows::{TRIES, check_current, conflict, id_of, look_up, shown, to_delete};
 use super::{Admin, ApiResult, bounds, changes, expired, hooks};
 use crate::entity::{IdOrder, Kind, ReferenceBy, Row, Shape};
 use crate::store::{self, Revision, Stored, Write};
@@ -207,6 +207,9 @@ pub(super) async fn delete_found(
         let stored = found.as_ref().ok().cloned().flatten();
         check(admin, kind, conditions, stored.as_ref())?;
         let Some(id) = to_delete(found)? else {
+            if admin.store.nodes().is_some() {
+                check_current(&*admin.store)?;
+            }
             return Ok(false);
         };
         let Some(stored) = stored.filter(|_| !conditions.is_empty()) else {
