@@ -133,6 +133,15 @@ fn a_rollout_undoes_no_change_that_was_made_since_it_began() {
     promote(&a).expect(409);
     assert!(answers(&a, "old"));
     roll_out(&a, nothing).expect(200);
+    let added = a.admin("POST", "/services/s/plugins", &[("name", "cors")]);
+    let added = added.expect(201).json()["id"].as_str().unwrap().to_owned();
+    let refused = promote(&a).expect(409).text();
+    assert!(
+        refused.contains(&format!("plugins {added} refers")),
+        "{refused}"
+    );
+    a.admin("DELETE", &format!("/plugins/{added}"), &[])
+        .expect(204);
     promote(&a).expect(200);
     a.admin("GET", "/services/s", &[]).expect(404);
     until("it is gone everywhere", || {

@@ -380,7 +380,7 @@ async fn try_promote(
                 return Ok(Some(count));
             }
             Err(error) if is_race(&error) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(in_the_way(error)),
         }
     }
     Err(conflict(KIND))
@@ -424,6 +424,34 @@ async fn promotion(admin: &Admin, rollout: &Stored) -> Result<(usize, Vec<Write>
     }
     writes.extend(relied_on.into_values());
     Ok((count, writes))
+}
+
+/// Why the store does not make the changes of a rollout: an entity that was made or deleted since it
+/// began is in their way.
+fn in_the_way(error: store::Error) -> Error {
+    let what = match &error {
+        store::Error::StillReferenced {
+            kind,
+            id,
+            by,
+            referrer,
+        } => format!(
+            "it deletes {} {id}, to which {} {referrer} refers by now",
+            kind.name(),
+            by.name()
+        ),
+        store::Error::ReferenceMissing {
+            kind, field, to, ..
+        } => format!(
+            "its {} refer by {field} to {} that were deleted since",
+            kind.name(),
+            to.name()
+        ),
+        _ => return error.into(),
+    };
+    let message =
+        format!("the rollout cannot be promoted, because {what}; roll out the document again");
+    Error::Plain(StatusCode::CONFLICT, message)
 }
 
 /// Has the gateways of the channel return to what the others have.
