@@ -199,7 +199,7 @@ pub(super) fn documents(text: &str) -> Result<Vec<(Value, Lines)>, String> {
         return Err(format!("it is longer than {LONGEST} bytes"));
     }
     let mut room = Room::of_text();
-    let roots = roots(text, usize::MAX)?.into_iter();
+    let roots = roots(text)?.into_iter();
     roots
         .map(|root| Ok((written_out(&root, &mut room)?, Lines(Some(root)))))
         .collect()
@@ -222,6 +222,22 @@ mod tests {
         let value = yaml(text).unwrap();
         assert_eq!(value["z"], json!({ "a": 5, "b": 2, "c": 4 }));
         assert_eq!(value["w"], json!({ "a": 1, "b": 2 }));
+    }
+
+    #[test]
+    fn a_second_document_is_refused_unless_it_is_empty() {
+        for text in [
+            "a: 1\n---\n",
+            "--- \na: 1\n...\n",
+            "a: 1\n---\n# none\n---\n",
+        ] {
+            assert_eq!(yaml(text).unwrap(), json!({ "a": 1 }), "{text}");
+        }
+        let refused = yaml("a: 1\n---\n---\n\nb: 2\n").unwrap_err();
+        assert_eq!(
+            refused,
+            "line 5, column 1: another document begins here: put all entities into one"
+        );
     }
 
     #[test]

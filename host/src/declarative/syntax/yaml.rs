@@ -57,9 +57,19 @@ pub(super) fn written_out(node: &Node, room: &mut Room) -> Result<Value, String>
     })
 }
 
-/// The first document of a YAML text. Further ones are left out. Source: Kong.
+/// The document of a YAML text.
+///
+/// # Errors
+/// What is wrong with the text; or that it has another document, which Kong leaves out: an import
+/// would delete what that one has.
 pub(super) fn nodes(text: &str) -> Result<Rc<Node>, String> {
-    let first = roots(text, 1)?.pop();
+    let mut roots = roots(text)?.into_iter();
+    let first = roots.next();
+    let is_empty = |root: &Rc<Node>| matches!(root.content, Content::Scalar(Value::Null));
+    if let Some(second) = roots.find(|root| !is_empty(root)) {
+        let why = "another document begins here: put all entities into one";
+        return Err(at(second.line, 1, why));
+    }
     Ok(first.unwrap_or_else(|| {
         Rc::new(Node {
             line: 1,
@@ -68,14 +78,12 @@ pub(super) fn nodes(text: &str) -> Result<Rc<Node>, String> {
     }))
 }
 
-/// The first documents of a YAML text, `most` of them.
-pub(super) fn roots(text: &str, most: usize) -> Result<Vec<Rc<Node>>, String> {
+/// The documents of a YAML text.
+pub(super) fn roots(text: &str) -> Result<Vec<Rc<Node>>, String> {
     let mut roots = Vec::new();
     let mut building = Building::default();
     let mut parser = Parser::new_from_str(text);
-    while roots.len() < most
-        && let Some(event) = parser.next_event()
-    {
+    while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| {
             let (line, column) = (error.marker().line(), error.marker().col() + 1);
             at(line, column, error.info())
