@@ -183,6 +183,8 @@ fn settings_are_checked_without_a_start() {
     assert_eq!(checked(&[]), (Some(0), "the settings are valid\n".into()));
     let document = file("kong.yml", "_format_version: '3.0'\nroutes:\n- name: r\n");
     let settings = file("p.toml", "workers = 0\nproxy_lisen = \"127.0.0.1:0\"\n");
+    let shared = ["--store", "etcd", "--etcd-endpoints", "https://127.0.0.1:1"];
+    assert_eq!(checked(&shared).0, Some(0));
     for (arguments, told) in [
         (
             &["--config", &*settings][..],
@@ -210,6 +212,16 @@ fn settings_are_checked_without_a_start() {
         (
             &["--database", "off", "--declarative-config", "/none.yml"],
             &["cannot read /none.yml"],
+        ),
+        (&["--store", "etcd"], &["store = etcd needs etcd_endpoints"]),
+        (&["--channel", "canary"], &["but store is sled"]),
+        (
+            &[&shared[..], &["--keyring-file", &document]].concat(),
+            &["keyring_file: line 1 of", "is no key of 64"],
+        ),
+        (
+            &[&shared[..], &["--etcd-ca", "/none.pem"]].concat(),
+            &["etcd_ca: failed loading /none.pem"],
         ),
     ] {
         let (code, said) = checked(arguments);

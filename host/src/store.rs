@@ -34,7 +34,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-pub use self::etcd::open_shared;
+pub use self::etcd::{check_shared, open_shared};
 pub use self::journal::OpenError;
 pub use self::journaled::JournaledStore;
 pub use self::lock::FolderLock;

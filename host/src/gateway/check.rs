@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
+use super::stores::check_store;
 use super::tls::client_certificate;
 use crate::config::{CertificateFiles, Config};
 use crate::declarative::{self, Components, NoGateway, Syntax, Text};
 use crate::entity::route;
 use crate::listener::{client_verifier, listener_certificate};
 
-/// Checks certificates that settings name and, without a database, the declarative configuration, as a
-/// start does. The store, and the files that only it needs, such as `keyring_file` and `etcd_ca`, are
-/// not looked at. Nothing is opened, made or changed. Returns what is wrong, a sentence for each mistake.
+/// Checks certificates that settings name, the settings of the store with their files, and, without a
+/// database, the declarative configuration, as a start does. The store is not looked at. Nothing is
+/// opened, made or changed. Returns what is wrong, a sentence for each mistake.
 pub fn check(config: &Config) -> Vec<String> {
     let mut mistakes = Vec::new();
     let tls = &config.tls;
@@ -32,6 +33,9 @@ pub fn check(config: &Config) -> Vec<String> {
         mistakes.push(format!("{why:#}"));
     }
     if let Err(why) = client_certificate(config) {
+        mistakes.push(format!("{why:#}"));
+    }
+    if let Err(why) = check_store(config) {
         mistakes.push(format!("{why:#}"));
     }
     if !config.database {

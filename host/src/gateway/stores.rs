@@ -17,33 +17,54 @@ pub(super) fn cannot_open(why: OpenError, config: &Config) -> anyhow::Error {
     }
 }
 
-/// Opens the store of the settings.
-pub(super) fn open_store(config: &Config, lock: &FolderLock) -> anyhow::Result<JournaledStore> {
+/// Settings of the store that do not go together.
+fn mistake(config: &Config) -> Option<&'static str> {
     if !config.shares_store {
-        if config.etcd.keyring.is_some() {
-            bail!("keyring_file seals what is kept in etcd, but store is sled");
-        }
-        if config.is_canary {
-            bail!("channel = canary tells gateways on the same etcd apart, but store is sled");
-        }
-        return store::open(&config.data_dir, lock).map_err(|why| cannot_open(why, config));
+        return if config.etcd.keyring.is_some() {
+            Some("keyring_file seals what is kept in etcd, but store is sled")
+        } else if config.is_canary {
+            Some("channel = canary tells gateways on the same etcd apart, but store is sled")
+        } else {
+            None
+        };
     }
     if let Some(mistake) = config.etcd.mistake() {
-        bail!("{mistake}");
+        return Some(mistake);
     }
     if !config.database {
-        bail!("database = off has nothing to share: it goes with store = sled");
+        return Some("database = off has nothing to share: it goes with store = sled");
     }
     let has_key = config
         .policies
         .hash_keys_file
         .as_ref()
         .is_some_and(|file| file.exists());
-    if config.policies.hash_keys && !has_key {
-        bail!(
-            "with store = etcd, hash_keys needs hash_keys_file: a file that exists, the same at all \
-             gateways"
-        );
+    (config.policies.hash_keys && !has_key).then_some(
+        "with store = etcd, hash_keys needs hash_keys_file: a file that exists, the same at all gateways",
+    )
+}
+
+/// Checks the settings of the store, and the files that they name, without a look at the store.
+///
+/// # Errors
+/// What is wrong with them.
+pub(super) fn check_store(config: &Config) -> anyhow::Result<()> {
+    if let Some(mistake) = mistake(config) {
+        bail!("{mistake}");
+    }
+    if config.shares_store {
+        store::check_shared(&config.etcd, &config.dns)?;
+    }
+    Ok(())
+}
+
+/// Opens the store of the settings.
+pub(super) fn open_store(config: &Config, lock: &FolderLock) -> anyhow::Result<JournaledStore> {
+    if let Some(mistake) = mistake(config) {
+        bail!("{mistake}");
+    }
+    if !config.shares_store {
+        return store::open(&config.data_dir, lock).map_err(|why| cannot_open(why, config));
     }
     store::open_shared(&config.etcd, &config.dns, &config.data_dir, lock)
         .context("cannot open the store (store = etcd)")

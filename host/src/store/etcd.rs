@@ -59,6 +59,7 @@ use super::lock::FolderLock;
 use super::schema::Schema;
 use crate::config::{Dns, Etcd};
 use crate::dns::Resolver;
+use client::Client;
 use journal::EtcdJournal;
 use nodes::EtcdNodes;
 use seal::Keyring;
@@ -66,6 +67,21 @@ use seal::Keyring;
 /// Where the copy of the configuration is.
 pub(super) fn copy_folder(data_dir: &Path) -> PathBuf {
     data_dir.join(copy::FOLDER)
+}
+
+/// Checks what the settings of a shared store name: certificates, and the keyring.
+///
+/// # Errors
+/// A sentence, if they cannot be used.
+pub fn check_shared(settings: &Etcd, names: &Dns) -> Result<(), OpenError> {
+    read_keyring(settings)?;
+    Client::new(settings, &Arc::new(Resolver::new(names))).map(drop)
+}
+
+fn read_keyring(settings: &Etcd) -> Result<Keyring, OpenError> {
+    let keyring = settings.keyring.as_deref().map(Keyring::read).transpose();
+    let keyring = keyring.map_err(|reason| OpenError::Unusable(format!("keyring_file: {reason}")));
+    Ok(keyring?.unwrap_or_default())
 }
 
 /// Opens the store that several gateways share, with the copy in a data folder. The names of etcd's
@@ -81,13 +97,10 @@ pub fn open_shared(
     _lock: &FolderLock,
 ) -> Result<JournaledStore, OpenError> {
     let opening = || {
-        let keyring = settings.keyring.as_deref().map(Keyring::read);
-        let keyring = keyring.transpose();
-        let keyring =
-            keyring.map_err(|reason| OpenError::Unusable(format!("keyring_file: {reason}")))?;
+        let keyring = read_keyring(settings)?;
         let resolver = Arc::new(Resolver::new(names));
         let nodes = Arc::new(EtcdNodes::new(settings, &resolver)?);
-        let journal = EtcdJournal::new(settings, &resolver, keyring.unwrap_or_default(), data_dir)?;
+        let journal = EtcdJournal::new(settings, &resolver, keyring, data_dir)?;
         Ok(JournaledStore::start(journal, Schema::DECLARED)?.shared_by(nodes))
     };
     // The journal waits for etcd, which a thread of an asynchronous runtime must not do.
