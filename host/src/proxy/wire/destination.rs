@@ -29,7 +29,8 @@ pub(in crate::proxy) struct Destination {
     pub(in crate::proxy) proxied: Option<Box<ProxyHeader>>,
 }
 
-/// The address is enough: few destinations have the same one, and each request hashes its own twice.
+/// By hand, because each request hashes its own twice: only what clients tell apart is hashed besides
+/// the address. Few destinations have the same of these.
 impl Hash for Destination {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match &self.address {
@@ -38,6 +39,12 @@ impl Hash for Destination {
                 state.write_u64(port | u64::from(address.ip().to_bits()));
             }
             other => other.hash(state),
+        }
+        if let Some(tls) = &self.tls {
+            tls.name.hash(state);
+        }
+        if let Some(client) = &self.proxied {
+            client.hash(state);
         }
     }
 }
