@@ -13,6 +13,7 @@ mod backlog;
 mod certificates;
 mod client;
 mod client_address;
+mod client_host;
 mod client_stream;
 mod connect;
 mod connection_info;

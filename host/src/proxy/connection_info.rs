@@ -7,7 +7,7 @@ use std::rc::Rc;
 use http::HeaderValue;
 
 use super::client_address::{ClientAddress, Trust};
-use super::matched::LastHost;
+use super::client_host::LastHost;
 use crate::access_log;
 use crate::config::{Listen, ResponseHeaders};
 use crate::tls::NegotiatedTls;

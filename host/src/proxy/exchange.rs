@@ -13,10 +13,11 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 
 use super::affinity::Facts;
+use super::client_host::ClientHost;
 use super::connect::{Wanted, connect};
 use super::download::{Drain, UpstreamRequest};
 use super::headers::{BodyLength, Forwarded, RequestHead};
-use super::matched::{ClientHost, Matched};
+use super::matched::Matched;
 use super::record::Awaited;
 use super::respond::Reject;
 use super::trace::Trace;

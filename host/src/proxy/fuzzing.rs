@@ -22,7 +22,8 @@ use crate::config::{
     Listen, ListenAddress, RealIp, RealIpSource, ResponseHeaders, RouterFlavor, TrustedIps,
 };
 
-use super::matched::{host_of, origin_form};
+use super::client_host::host_of;
+use super::matched::origin_form;
 use super::request_id::RequestId;
 use crate::cookie::cookie_of;
 use crate::path::{self, PathHandling};
@@ -88,7 +89,7 @@ fn parts(input: &[u8]) -> Option<Parts> {
 /// For everything a client sends, an endpoint gets exactly one request, with exactly one framing.
 pub fn request_head(input: &[u8]) {
     let Some(parts) = parts(input) else { return };
-    let Ok(host) = host_of(&parts) else {
+    let Some(host) = host_of(&parts) else {
         return;
     };
     let sent = host.sent();

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::affinity::{Affinity, Facts};
+use super::client_host::ClientHost;
 use super::headers::Forwarded;
-use super::matched::{ClientHost, Matched};
+use super::matched::Matched;
 use super::respond::Reject;
 use super::upload::Upload;
 use super::wire::{Destination, Secure};

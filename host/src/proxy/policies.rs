@@ -16,9 +16,10 @@ use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::Inbound;
 use super::client::ClientRequest;
+use super::client_host::host_of;
 use super::download::Content;
 use super::headers;
-use super::matched::{self, Matched};
+use super::matched::Matched;
 use super::respond::{CLIENT_CLOSED, Reject};
 use super::upload::Upload;
 use crate::access_log::Wants;
@@ -80,8 +81,8 @@ impl Run {
     /// The run of a request that was refused before it had a route. Only the later phases of its
     /// policies run.
     pub(super) fn unmatched(policies: &Policies, inbound: &Inbound<'_>) -> Option<Box<Self>> {
-        let host = matched::host_of(inbound.parts);
-        let host = host.map_or_else(|_| "".into(), |host| host.name().into());
+        let host = host_of(inbound.parts);
+        let host = host.map_or_else(|| "".into(), |host| host.name().into());
         Self::without_route(policies, host, &inbound.parts.headers)
     }
 

@@ -12,8 +12,8 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
 use super::super::Inbound;
 use super::super::client::Client;
+use super::super::client_host::host_of;
 use super::super::connection_info::ConnectionInfo;
-use super::super::matched;
 use super::super::request_id::RequestId;
 use super::super::respond::CLIENT_CLOSED;
 use super::super::trace::Trace;
@@ -163,8 +163,8 @@ impl Recorder {
         let host = match &run {
             Some(run) => Some(Arc::clone(&run.host)),
             None if wants.host => {
-                let host = matched::host_of(&request);
-                host.ok().map(|host| host.name().into())
+                let host = host_of(&request);
+                host.map(|host| host.name().into())
             }
             None => None,
         };
