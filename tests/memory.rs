@@ -1,7 +1,9 @@
 //! How much memory the gateway and its connections hold.
 
+use std::fmt::Write as _;
+
 use crate::harness::{
-    Gateway, Raw, Setup, active_connections, metric, read_answer, until, with_backend,
+    Gateway, Raw, Setup, active_connections, metric, put_document, read_answer, until, with_backend,
 };
 
 #[test]
@@ -60,6 +62,27 @@ fn an_idle_connection_holds_little_memory() {
     until("the memory of the requests is freed", || each() < 4 << 10);
     println!("a connection holds {} bytes", each());
     drop((silent, served));
+}
+
+#[test]
+fn an_import_leaves_little_memory() {
+    const CONSUMERS: usize = 2000;
+    let gateway = Gateway::start();
+    let before = gateway.resident_bytes();
+    let mut document = "_format_version: '3.0'\nconsumers:\n".to_owned();
+    for number in 0..CONSUMERS {
+        let id = format!("00000000-0000-4000-8000-{number:012}");
+        let key = format!("keyauth_credentials: [{{id: {id}, key: k{number}}}]");
+        let consumer = format!("- {{username: c{number}, acls: [{{group: g}}], {key}}}");
+        writeln!(document, "{consumer}").unwrap();
+    }
+    put_document(&gateway, &document, "").expect(200);
+    // Nothing else is asked of it.
+    let held = || gateway.resident_bytes().saturating_sub(before);
+    println!("at the answer, it holds {} KiB more", held() >> 10);
+    until("what the import has freed is returned", || {
+        held() <= 60 << 20
+    });
 }
 
 #[test]

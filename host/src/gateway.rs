@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::acme::Acme;
 use crate::admin::{self, Admin, Importer, Loaded};
-use crate::allocator::ReturnAtOnce;
+use crate::allocator::{ReturnAtOnce, return_if_asked};
 use crate::balancer::{self, Engine};
 use crate::config::{self, Config};
 use crate::connections::{self, ConnectionLimits, WantedLimits};
@@ -62,6 +62,7 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
+        .on_thread_park(return_if_asked)
         .enable_all()
         .build()
         .context("cannot start the control runtime")?;

@@ -36,6 +36,7 @@ use uuid::Uuid;
 use super::channel::CanaryChannel;
 use super::new_names::NewNames;
 use super::{Published, Snapshot};
+use crate::allocator;
 use crate::authority::Host;
 use crate::balancer::{Engine, LoadedBalancer, ShadowThread};
 use crate::config::RouterFlavor;
@@ -54,6 +55,9 @@ use routes::Routes;
 use services::{Parts, Services};
 use targets::Targets;
 use upstreams::Upstreams;
+
+/// Number of changes from which on a commit leaves so much freed memory that it is returned.
+const LARGE: usize = 256;
 
 /// Follows the store and publishes what it compiles.
 pub struct Compiler {
@@ -206,6 +210,7 @@ impl Compiler {
             }),
             None => commit,
         };
+        let is_large = commit.changes.len() >= LARGE;
         for change in commit.changes {
             match change {
                 Change::Put { kind, id, row } => {
@@ -237,6 +242,9 @@ impl Compiler {
         self.context
             .published
             .mark_applied(commit.revision, is_resolved);
+        if is_large {
+            tokio::spawn(allocator::return_after_large_change());
+        }
     }
 
     fn put_certificate(&mut self, id: Uuid, row: Row) {

@@ -26,7 +26,15 @@ use super::super::{Error, Revision};
 use super::format::{self, Changes};
 use super::head::{self, Head};
 use super::{blobs, preflight};
+use crate::allocator;
 use crate::entity::Kind;
+
+/// Number of rows from which on a commit is large. After one, sled keeps some ten kilobytes for each
+/// row in its memory, and frees a little of it with each later operation, of which there may be none.
+const LARGE: usize = 256;
+
+/// Reads for each row of a large commit that have sled free nearly all of that.
+const READS: usize = 4;
 
 /// sled's database and its trees.
 #[derive(Debug, Clone)]
@@ -110,6 +118,7 @@ impl Open {
         blobs: &Batch,
         newest: Revision,
     ) -> Result<(), WriteError> {
+        let count = rows.len();
         let rows = batch(rows);
         let expected = expected.to_be_bytes();
         (&self.trees.rows, &self.trees.blobs)
@@ -128,7 +137,19 @@ impl Open {
         self.trees.db.flush().map_err(Error::from)?;
         let advanced = self.head.advance(newest);
         advanced.map_err(|error| format::broken(preflight::plain(&error)))?;
+        if count >= LARGE {
+            self.free_replaced(count);
+        }
         Ok(())
+    }
+
+    /// Has sled free what a commit of so many rows has replaced in its memory.
+    fn free_replaced(&self, rows: usize) {
+        for _ in 0..rows.saturating_mul(READS) {
+            // An error is found by the next commit.
+            let _ = self.trees.rows.get(format::REVISION);
+        }
+        allocator::return_freed();
     }
 
     /// Closes the files, without any call of sled that could wait.
