@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 use sled::Tree;
 
-use crate::harness::{Gateway, Setup, guest, until};
+use crate::harness::{Etcd, Gateway, Setup, guest, until};
 use crate::store_faults::{create, get, holds_after_a_restart, services, start_gateway};
 
 /// Changes stored rows while no gateway runs.
@@ -166,4 +166,30 @@ fn a_schema_nested_too_deeply_to_be_stored_is_refused() {
     get(&gateway, "/balancers");
     get(&gateway, versions);
     holds_after_a_restart(gateway, Setup::with_data);
+}
+
+#[test]
+fn a_deletion_by_a_name_that_may_be_in_an_unreadable_row_is_not_claimed() {
+    let etcd = Etcd::start();
+    let gateway = etcd.gateway().start();
+    let id = |name: &str| {
+        let made = create(&gateway, name).expect(201).json();
+        made["id"].as_str().unwrap().to_owned()
+    };
+    let bad = id("bad");
+    id("good");
+    drop(gateway);
+    let row = format!("/pointsman/config/rows/services/{bad}");
+    etcd.ctl(&["put", &row, "not json"]);
+    let gateway = etcd.gateway().start();
+    let delete = |path: &str| gateway.admin("DELETE", path, &[]);
+    let refused = delete("/services/bad").expect(409).text();
+    assert!(refused.contains("nothing is deleted"), "{refused}");
+    assert!(refused.contains(&bad), "{refused}");
+    // What is known is not concerned, and no other entity.
+    delete("/services/good").expect(204);
+    delete("/routes/bad").expect(204);
+    delete(&format!("/services/{bad}")).expect(204);
+    delete("/services/bad").expect(204);
+    assert_eq!(etcd.ctl(&["get", &row]), "");
 }

@@ -18,7 +18,7 @@ use super::conditional::Conditions;
 use super::error::Error;
 use super::key::Key;
 use super::page::Page;
-use super::rows::{TRIES, conflict, find, id_of, look_up, to_delete};
+use super::rows::{TRIES, check_unnamed, conflict, find, id_of, look_up, to_delete};
 use super::version_rows::not_shipped;
 use super::writes;
 use super::{Admin, activation, canary_state, changes, decode, settings, upload, version_rows};
@@ -352,7 +352,8 @@ async fn change(
 }
 
 async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<StatusCode, Error> {
-    let found = look_up(&admin, KIND, &Key::of(KIND, &key)?);
+    let key = Key::of(KIND, &key)?;
+    let found = look_up(&admin, KIND, &key);
     if let Err(store::Error::SetAside { .. }) = found {
         if let Some(id) = to_delete(found)? {
             writes::delete(&admin, KIND, id).await?;
@@ -376,6 +377,8 @@ async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<S
         }
         not_shipped(&stored.row, "deleted")?;
         writes::delete(&admin, KIND, id_of(&stored.row)).await?;
+    } else {
+        check_unnamed(&admin, KIND, &key)?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

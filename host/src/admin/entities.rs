@@ -13,7 +13,9 @@ use super::conditional::{Conditions, EntityTag};
 use super::error::Error;
 use super::key::Key;
 use super::lists::{by_id, list};
-use super::rows::{find, find_in, id_of, key_of, look_up, look_up_in, parent_id, shown};
+use super::rows::{
+    check_unnamed, find, find_in, id_of, key_of, look_up, look_up_in, parent_id, shown,
+};
 use super::writes::{
     change, create, delete_found, insert, put_key, replace, write_with_companions,
 };
@@ -81,7 +83,9 @@ fn top_level(kind: Kind) -> [ApiEndpoint; 2] {
         move |State(admin): State<Admin>, Path(key): Path<String>, conditions: Conditions| async move {
             let key = key_of(&admin, kind, &key)?;
             let found = || look_up(&admin, kind, &key);
-            delete_found(&admin, kind, &conditions, found).await?;
+            if !delete_found(&admin, kind, &conditions, found).await? {
+                check_unnamed(&admin, kind, &key)?;
+            }
             Ok::<_, Error>(StatusCode::NO_CONTENT)
         },
     );
@@ -172,7 +176,10 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
             let found = || look_up_in(&admin, kind, reference, parent, &key);
             match delete_found(&admin, kind, &conditions, found).await? {
                 true => Ok(StatusCode::NO_CONTENT),
-                false => Err(Error::not_found()),
+                false => {
+                    check_unnamed(&admin, kind, &key)?;
+                    Err(Error::not_found())
+                }
             }
         },
     );

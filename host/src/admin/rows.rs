@@ -1,5 +1,6 @@
 //! Rows as paths name them: by id, or by the value of a field.
 
+use http::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -32,6 +33,36 @@ pub(super) fn check_current(store: &dyn Store) -> Result<(), store::Error> {
             failure.reason
         ))),
     }
+}
+
+/// Checks that no row which is set aside may have a name by which none was found. Gateways that share
+/// a store know names from the rows alone, so they do not know the name of one that cannot be read;
+/// a store of a single gateway has the names apart from the rows.
+///
+/// # Errors
+/// There are such rows, which the message tells by their ids.
+pub(super) fn check_unnamed(admin: &Admin, kind: Kind, key: &Key) -> Result<(), Error> {
+    let Key::Name(field, name) = key else {
+        return Ok(());
+    };
+    if admin.store.nodes().is_none() {
+        return Ok(());
+    }
+    let mut rows = admin.store.condition().set_aside;
+    rows.retain(|row| row.kind == kind);
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = rows.iter().map(|row| row.id.to_string()).collect();
+    Err(Error::Plain(
+        StatusCode::CONFLICT,
+        format!(
+            "nothing is deleted: no {kind} has the {field} {name:?}, but stored rows of {kind} are \
+             set aside, and their {field} may not be known: DELETE removes them by their ids: {}",
+            ids.join(", "),
+            kind = kind.name(),
+        ),
+    ))
 }
 
 /// The key at the end of a path below the root, where another row may give the row a name.
