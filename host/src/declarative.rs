@@ -28,6 +28,7 @@ mod read;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod workspaces;
 
 pub(crate) use components::Components;
 pub(crate) use configuration::{Configuration, Entity, is_selected};

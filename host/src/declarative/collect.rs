@@ -10,7 +10,7 @@ use super::syntax::{Room, Step};
 use crate::entity::{Kind, Row, nearest_name};
 
 /// What a document has besides its lists.
-const TOP: [&str; 7] = [
+const TOP: [&str; 8] = [
     "_format_version",
     "_transform",
     "_comment",
@@ -18,6 +18,7 @@ const TOP: [&str; 7] = [
     "_info",
     "_plugin_configs",
     "_workspace",
+    "workspaces",
 ];
 
 /// Takes the entities out of a document. An entity comes after the one around it.

@@ -14,6 +14,7 @@ use super::ids;
 use super::item::{Item, nested_names};
 use super::mistakes::Mistakes;
 use super::syntax::{Step, Text};
+use super::workspaces;
 use crate::entity::{
     Kind, Reference, ReferenceBy, Row, Shape, UniqueKey, Violation, did_you_mean, key_hash,
     nearest_name,
@@ -106,8 +107,7 @@ impl Header {
         let at = |name: &str| vec![Step::Name(name.to_owned())];
         document.shift_remove("_comment");
         document.shift_remove("_ignore");
-        // decK's; there is only one workspace.
-        document.shift_remove("_workspace");
+        workspaces::take(document, mistakes);
         let mut version = "";
         match document.shift_remove("_format_version") {
             None | Some(Value::Null) => {

@@ -367,3 +367,55 @@ fn defaults_cannot_stand_for_more_values_than_a_text_may() {
         format!("_info: {{defaults: {{service: {{tags: [{tags}]}}}}}}\nservices:\n{services}");
     assert!(told(&text)[0].contains("more than 2000000 values"));
 }
+
+#[test]
+fn the_only_workspace_may_be_named() {
+    for text in [
+        "workspaces: [{name: default}]",
+        "workspaces:\n- name: default\n  id: 0dc6f45b-8f8d-40d2-a504-473544ee190b\n  meta: {color: '#fff'}\n  config: {}\n  comment: x",
+        "workspaces: []",
+        "workspaces: {}",
+        "_workspace: default",
+    ] {
+        let read = document(text);
+        assert!(read.is_ok_and(|read| read.entities.is_empty()), "{text}");
+    }
+    for (text, place, why) in [
+        (
+            "workspaces: [{name: default}, {name: team}]",
+            "workspaces[1]",
+            "no workspace 'team'",
+        ),
+        ("_workspace: team", "_workspace", "no workspace 'team'"),
+        ("_workspace: 1", "_workspace", "expected a string"),
+        ("workspaces: default", "workspaces", "expected an array"),
+        (
+            "workspaces: [default]",
+            "workspaces[0]",
+            "expected a record",
+        ),
+        (
+            "workspaces: [{id: 1, name: default}]",
+            "workspaces[0]",
+            "expected a valid UUID",
+        ),
+        (
+            "workspaces: [{nam: default}]",
+            "workspaces[0]",
+            "unknown field",
+        ),
+        (
+            "workspaces: [{id: 0dc6f45b-8f8d-40d2-a504-473544ee190b}]",
+            "workspaces[0]",
+            "required field missing",
+        ),
+    ] {
+        let parsed = parsed(&format!("_format_version: '3.0'\n{text}"));
+        let told = read(&parsed, &Alone).unwrap_err().told(&parsed.lines());
+        assert!(
+            told.iter()
+                .any(|line| line.contains(place) && line.contains(why)),
+            "{text}: {told:?}"
+        );
+    }
+}

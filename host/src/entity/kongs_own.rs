@@ -26,7 +26,7 @@ static TAGS: Subschema = Subschema {
 };
 
 /// A workspace, of which there is only the one that Kong calls `default`.
-static WORKSPACES: Subschema = Subschema {
+pub static WORKSPACES: Subschema = Subschema {
     name: "workspaces",
     fields: &[
         Field::id(),
