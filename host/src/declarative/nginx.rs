@@ -33,7 +33,7 @@ use grammar::Directive;
 use inherited::Inherited;
 pub(super) use paths::escaped;
 use servers::Servers;
-use upstreams::Converted;
+use upstreams::{Converted, PassedSocket};
 
 /// The tag of routes that answer requests for what is not converted.
 pub(super) const CLOSED: &str = "not-converted";
@@ -80,6 +80,8 @@ struct Lists {
     /// Routes that answer requests themselves.
     routes: Vec<Value>,
     upstreams: Vec<Value>,
+    /// The upstreams that stand for Unix sockets of `proxy_pass`: their names, by their targets.
+    sockets: BTreeMap<String, String>,
     origins: Origins,
 }
 
@@ -92,6 +94,36 @@ impl Lists {
             self.origins.add_inside(around, own, told(server));
         }
         self.upstreams.push(upstream.row.into());
+    }
+
+    /// The name of the upstream that stands for a socket, or a name that it can have.
+    fn name_of(&self, socket: &PassedSocket) -> String {
+        if let Some(name) = self.sockets.get(socket.target()) {
+            return name.clone();
+        }
+        let is_taken = |name: &str| {
+            let mut names = self.upstreams.iter().filter_map(|own| own["name"].as_str());
+            names.any(|own| own.eq_ignore_ascii_case(name))
+        };
+        let (name, mut number) = (socket.name(), 1);
+        let mut free = name.clone();
+        while is_taken(&free) {
+            number += 1;
+            free = format!("{name}-{number}");
+        }
+        free
+    }
+
+    /// Adds the upstream of a socket, unless there is one. `pass` is a directive that names it.
+    fn add_socket(&mut self, pass: &Directive, socket: &PassedSocket) {
+        let name = self.name_of(socket);
+        if self
+            .sockets
+            .insert(socket.target().to_owned(), name.clone())
+            .is_none()
+        {
+            self.add_upstream(pass, socket.upstream(&name, pass));
+        }
     }
 
     /// Adds a service. `origin` is the directive that it was made of, as [`told`] has it.

@@ -13,6 +13,7 @@ use super::inherited::{Inherited, is_harmless, is_inherited};
 use super::paths::{Comparison, LocationMatch};
 use super::routes::{Converting, Outcome};
 use super::server::Server;
+use super::upstreams::PassedSocket;
 use super::{Left, is_valid, told};
 use crate::entity::{Kind, Row};
 
@@ -233,7 +234,7 @@ impl Converting<'_> {
         let mut closes: Vec<(&Directive, &str)> = Vec::new();
         for directive in &location.directive.block {
             match (directive.name(), directive.values()) {
-                ("proxy_pass", [to]) if !to.contains('$') && !to.contains("://unix:") => {
+                ("proxy_pass", [to]) if !to.contains('$') => {
                     url = Some((directive, to.clone()));
                 }
                 ("return", _) if answer.is_none() => match of_return(directive) {
@@ -307,6 +308,16 @@ impl Converting<'_> {
             self.left.add(location.directive, why);
             return Outcome::Closed;
         };
+        let socket = PassedSocket::of(&url);
+        if socket.as_ref().is_some_and(|socket| !socket.is_valid()) {
+            let why = "no target can have this address: requests are answered with 503";
+            self.left.add(pass, why);
+            return Outcome::Closed;
+        }
+        let url = match &socket {
+            Some(socket) => socket.url(&self.lists.name_of(socket)),
+            None => url,
+        };
         // With a path, nginx replaces what the location has matched by it.
         let authority = url.split_once("://").map_or("", |(_, rest)| rest);
         let replaces = authority.contains('/');
@@ -325,6 +336,9 @@ impl Converting<'_> {
             let why = "no service can have this URL or these times: requests are answered with 503";
             self.left.add(pass, why);
             return Outcome::Closed;
+        }
+        if let Some(socket) = socket {
+            self.lists.add_socket(pass, &socket);
         }
         let headers = Headers::read(inherited, self.left);
         let mut route = Row::from_iter([

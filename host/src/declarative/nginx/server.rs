@@ -61,7 +61,11 @@ impl<'d> Server<'d> {
         }
         if read.addresses.is_empty() {
             if is_elsewhere {
-                left.add(server, "the gateway has no Unix sockets: not converted");
+                left.add(
+                    server,
+                    "not converted: it listens on Unix sockets alone, and routes are for all addresses \
+                     in proxy_listen, so that other clients would reach it",
+                );
                 return None;
             }
             read.is_plain = true;

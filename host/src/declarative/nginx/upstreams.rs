@@ -208,3 +208,73 @@ fn hash_on(variable: &str) -> Option<Row> {
     };
     Some(Row::from_iter([("hash_on".to_owned(), hash_on.into())]))
 }
+
+/// A Unix socket of a `proxy_pass`. A service names it by an upstream.
+pub(super) struct PassedSocket {
+    scheme: String,
+    target: String,
+    /// What replaces the location; empty for nothing.
+    uri: String,
+}
+
+impl PassedSocket {
+    /// The socket that a URL names, if it names one. Source: nginx, `proxy_pass`.
+    pub(super) fn of(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let (unix, rest) = rest.split_once(':')?;
+        if !unix.eq_ignore_ascii_case("unix") {
+            return None;
+        }
+        let (path, uri) = rest.split_once(':').unwrap_or((rest, ""));
+        Some(Self {
+            scheme: scheme.to_owned(),
+            target: format!("unix:{path}"),
+            uri: uri.to_owned(),
+        })
+    }
+
+    /// Whether a target can have its path, and a service what replaces the location.
+    pub(super) fn is_valid(&self) -> bool {
+        let is_path = self.uri.is_empty() || self.uri.starts_with('/');
+        is_path && self.target.starts_with("unix:/") && same_target(&self.target).is_some()
+    }
+
+    /// The target.
+    pub(super) fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The URL of a service that names it by this upstream.
+    pub(super) fn url(&self, upstream: &str) -> String {
+        format!("{}://{upstream}{}", self.scheme, self.uri)
+    }
+
+    /// A name for its upstream: the end of its path in letters, digits and hyphens, because a label
+    /// of a host has 63 characters at most.
+    pub(super) fn name(&self) -> String {
+        let path = self.target.trim_start_matches("unix:");
+        let words = path.split(|letter: char| !letter.is_ascii_alphanumeric());
+        let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+        let joined = words.join("-");
+        let from = joined.len().saturating_sub(LONGEST_NAME);
+        format!("unix-{}", joined[from..].trim_matches('-'))
+            .trim_end_matches('-')
+            .to_owned()
+    }
+
+    /// Its upstream, which has one target. `pass` is the directive that names the socket.
+    pub(super) fn upstream<'d>(&self, name: &str, pass: &'d Directive) -> Converted<'d> {
+        let targets = json!([{ "target": self.target }]);
+        let fields = [
+            ("name".to_owned(), name.into()),
+            ("targets".to_owned(), targets),
+        ];
+        Converted {
+            row: Row::from_iter(fields),
+            servers: vec![pass],
+        }
+    }
+}
+
+/// Most characters of a path in the name of its upstream.
+const LONGEST_NAME: usize = 50;

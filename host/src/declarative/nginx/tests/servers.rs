@@ -125,3 +125,65 @@ fn the_longer_wildcard_comes_first_whatever_the_paths() {
     let mut narrow = narrow.filter(|route| route["hosts"][0] == "*.a.example");
     assert!(narrow.all(|route| priority(route) > wide));
 }
+
+#[test]
+fn a_unix_socket_that_a_location_passes_to_becomes_an_upstream() {
+    let (value, left) = converted(
+        "upstream unix-run-b-sock { server c; }
+        server {
+          location / { proxy_pass http://unix:/run/A.sock; }
+          location /a/ { proxy_pass https://unix:/run/A.sock:/x/; }
+          location /b { proxy_pass http://unix:/run/b.sock:; }
+        }",
+    );
+    assert_eq!(left, [""; 0]);
+    assert_eq!(
+        value["upstreams"],
+        json!([
+            { "name": "unix-run-b-sock", "targets": [{ "target": "c:80" }] },
+            { "name": "unix-run-A-sock", "targets": [{ "target": "unix:/run/A.sock" }] },
+            { "name": "unix-run-b-sock-2", "targets": [{ "target": "unix:/run/b.sock" }] },
+        ])
+    );
+    let services = value["services"].as_array().unwrap().iter();
+    let passed: Vec<(&Value, &Value)> = services
+        .map(|own| (&own["url"], &own["routes"][0]["strip_path"]))
+        .collect();
+    assert_eq!(
+        passed,
+        [
+            (&json!("http://unix-run-A-sock"), &json!(false)),
+            (&json!("https://unix-run-A-sock/x/"), &json!(true)),
+            (&json!("http://unix-run-b-sock-2"), &json!(false)),
+        ]
+    );
+    for url in [
+        "http://unix:",
+        "http://unix:80",
+        "http://unix:run/a",
+        "http://unix:/a:b",
+        "http://unix:/a:.b/c",
+    ] {
+        let (value, left) = converted(&format!("server {{ location / {{ proxy_pass {url}; }} }}"));
+        assert_eq!(answered(&value), [(json!(["/"]), closed(503))], "{url}");
+        assert!(
+            left[0].contains("no target can have this address"),
+            "{left:?}"
+        );
+    }
+}
+
+#[test]
+fn a_server_on_a_unix_socket_alone_is_not_opened_to_other_clients() {
+    let (value, left) = converted(
+        "server { listen unix:/run/a.sock; location / { proxy_pass http://a; } }
+        server { listen unix:/run/b.sock; listen 80; location / { proxy_pass http://b; } }",
+    );
+    assert_eq!(value["services"].as_array().unwrap().len(), 1);
+    assert_eq!(value["services"][0]["url"], "http://b");
+    assert!(
+        left.iter()
+            .any(|told| told.contains("it listens on Unix sockets alone")),
+        "{left:?}"
+    );
+}
