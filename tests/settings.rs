@@ -1,6 +1,7 @@
 //! Settings by flag, environment and file: precedence, and mistakes in them.
 
 use std::fs;
+use std::path::Path;
 
 use crate::command_line::error_of;
 use crate::harness::{Gateway, Setup, help};
@@ -185,6 +186,9 @@ fn settings_are_checked_without_a_start() {
     let settings = file("p.toml", "workers = 0\nproxy_lisen = \"127.0.0.1:0\"\n");
     let shared = ["--store", "etcd", "--etcd-endpoints", "https://127.0.0.1:1"];
     assert_eq!(checked(&shared).0, Some(0));
+    let log = folder.path().join("a.log").display().to_string();
+    assert_eq!(checked(&["--proxy-access-log", &log]).0, Some(0));
+    assert!(!Path::new(&log).exists());
     for (arguments, told) in [
         (
             &["--config", &*settings][..],
@@ -222,6 +226,32 @@ fn settings_are_checked_without_a_start() {
         (
             &[&shared[..], &["--etcd-ca", "/none.pem"]].concat(),
             &["etcd_ca: failed loading /none.pem"],
+        ),
+        (
+            &["--hash-keys", "on", "--hash-keys-file", "/none/hash.key"],
+            &["cannot write /none/hash.key: No such file"],
+        ),
+        (
+            &["--hash-keys-file", &document],
+            &["kong.yml does not hold a key of 64 hexadecimal digits"],
+        ),
+        (
+            &["--proxy-access-log", "/none/dir/a.log"],
+            &["proxy_access_log: cannot open the access log /none/dir/a.log: No such file"],
+        ),
+        (
+            &["--proxy-access-log", &format!("{document}/a.log")],
+            &["kong.yml/a.log: Not a directory"],
+        ),
+        (
+            &[
+                "--proxy-stream-access-log",
+                &folder.path().display().to_string(),
+            ],
+            &[
+                "proxy_stream_access_log: cannot open the access log",
+                "is a directory",
+            ],
         ),
     ] {
         let (code, said) = checked(arguments);
