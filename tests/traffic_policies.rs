@@ -89,7 +89,8 @@ fn a_status_without_a_name_has_no_reason_phrase() {
         "request-termination",
         &json!({ "status_code": 599 }),
     );
-    let answer = exchange(gateway.proxy, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+    let head = "GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n";
+    let answer = exchange(gateway.proxy, head);
     assert!(answer.starts_with("HTTP/1.1 599 \r\n"), "{answer}");
 }
 
