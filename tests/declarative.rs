@@ -1,6 +1,7 @@
 //! The configuration as one document: Kong's `/config`, `/pointsman/config`, and the settings of a
 //! gateway without a database.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -344,23 +345,53 @@ fn the_file_of_the_settings_is_loaded_at_the_start_on_sighup_and_when_it_changes
         wrong().is_null() && in_effect(1)
     });
     until("it is in effect", || gateway.backend_of("/") == "new");
-    // A pipe in its place keeps nothing waiting: neither the next signal nor the next file.
-    std::fs::remove_file(&file).unwrap();
-    let made = Command::new("mkfifo").arg(&file).status();
-    assert!(made.unwrap().success());
-    until("the pipe is told", || {
-        wrong()["wrong"].to_string().contains("it is a pipe")
-    });
-    std::fs::remove_file(&file).unwrap();
-    std::fs::write(&file, to_backend(&new, "/")).unwrap();
-    hang_up();
-    until("the pipe has gone", || wrong().is_null());
+    // A pipe in its place keeps nothing waiting: neither the next signal nor the next file. Nor does
+    // it if a signal has found no file before.
+    let is_wrong = |why: &str| wrong()["wrong"].to_string().contains(why);
+    for is_missed in [false, true] {
+        std::fs::remove_file(&file).unwrap();
+        if is_missed {
+            hang_up();
+            until("the missing file is told", || is_wrong("No such file"));
+        }
+        make_pipe(&file);
+        until("the pipe is told", || is_wrong("it is a pipe"));
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, to_backend(&new, "/")).unwrap();
+        hang_up();
+        until("the pipe has gone", || wrong().is_null());
+    }
     // Without the setting, the last configuration that was loaded is in effect again.
     drop(gateway.kill());
     let again = Setup::with_data(&folder.path().join("data")).arg("--database", "off");
     let again = again.start();
     assert_eq!(again.backend_of("/"), "new");
     get(&again, "/status/ready").expect(200);
+}
+
+fn make_pipe(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status();
+    assert!(made.unwrap().success());
+}
+
+#[test]
+fn a_pipe_that_was_read_at_the_start_stays_in_effect_after_a_signal() {
+    let backend = Backend::start("b");
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("kong.yml");
+    make_pipe(&pipe);
+    let setup = without_database().arg("--declarative-config", pipe.display());
+    let document = to_backend(&backend, "/");
+    // The pipe is opened once the gateway reads.
+    let writer = std::thread::spawn(move || std::fs::write(&pipe, document));
+    let gateway = setup.start();
+    writer.join().unwrap().unwrap();
+    assert_eq!(gateway.backend_of("/"), "b");
+    gateway.signal("-HUP");
+    gateway.wait_for_log("which is read at the start only");
+    let ready = get(&gateway, "/status/ready").expect(200).json();
+    assert_eq!(ready["pointsman"]["declarative_config"], Value::Null);
+    assert_eq!(gateway.backend_of("/"), "b");
 }
 
 #[test]

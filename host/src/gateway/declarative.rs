@@ -99,7 +99,7 @@ impl Watched {
             loaded,
             seen: None,
         };
-        match watched.load_named().await {
+        match watched.load_named(true).await {
             Ok(Some(changed)) => {
                 tracing::info!("declarative configuration loaded: {changed} entities changed");
             }
@@ -141,10 +141,18 @@ impl Watched {
 
     /// Loads the file again, if there is one. A file that is wrong changes nothing.
     pub(super) async fn reload(&mut self) {
-        if !matches!(self.named(), Some(Named::File(_))) {
+        let Some(Named::File(path)) = self.named() else {
+            return;
+        };
+        if self.seen.is_some_and(|seen| seen.is_pipe) && Seen::now(path) == self.seen {
+            let path = path.display();
+            tracing::info!(
+                "the configuration stays as it is: {path} is a pipe or a device, which is read at the \
+                 start only"
+            );
             return;
         }
-        let wrong = match self.load_named().await {
+        let wrong = match self.load_named(false).await {
             Ok(changed) => {
                 let changed = changed.unwrap_or_default();
                 tracing::info!(
@@ -160,14 +168,14 @@ impl Watched {
         self.loaded.set_wrong(wrong);
     }
 
-    /// Imports what the settings name, if they name something. Returns how many entities changed.
-    async fn load_named(&mut self) -> Result<Option<usize>, String> {
+    /// Imports what the settings name, if they name something. Returns how many entities changed. Only
+    /// a start may wait for who writes to a pipe.
+    async fn load_named(&mut self, is_start: bool) -> Result<Option<usize>, String> {
         let config = Arc::clone(&self.config);
         let Some(named) = loaded_by(&config) else {
             return Ok(None);
         };
         if let Named::File(path) = named {
-            let is_start = self.seen.is_none();
             // Before it is read: it may change meanwhile.
             self.seen = Seen::now(path);
             if !is_start && self.seen.is_some_and(|seen| seen.is_pipe) {
