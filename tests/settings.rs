@@ -220,12 +220,16 @@ fn settings_are_checked_without_a_start() {
         (&["--store", "etcd"], &["store = etcd needs etcd_endpoints"]),
         (&["--channel", "canary"], &["but store is sled"]),
         (
-            &[&shared[..], &["--keyring-file", &document]].concat(),
-            &["keyring_file: line 1 of", "is no key of 64"],
-        ),
-        (
-            &[&shared[..], &["--etcd-ca", "/none.pem"]].concat(),
-            &["etcd_ca: failed loading /none.pem"],
+            &[
+                &shared[..],
+                &["--keyring-file", &document, "--etcd-ca", "/none.pem"],
+            ]
+            .concat(),
+            &[
+                "keyring_file: line 1 of",
+                "is no key of 64",
+                "etcd_ca: failed loading /none.pem",
+            ],
         ),
         (
             &["--hash-keys", "on", "--hash-keys-file", "/none/hash.key"],

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD};
 
-use super::stores::check_store;
+use super::stores;
 use super::tls::client_certificate;
 use crate::config::{CertificateFiles, Config, LogTarget};
 use crate::declarative::{self, Components, NoGateway, Syntax, Text};
@@ -40,9 +40,7 @@ pub fn check(config: &Config) -> Vec<String> {
     if let Err(why) = client_certificate(config) {
         mistakes.push(format!("{why:#}"));
     }
-    if let Err(why) = check_store(config) {
-        mistakes.push(format!("{why:#}"));
-    }
+    mistakes.extend(stores::mistakes(config));
     mistakes.extend(in_access_logs(config));
     mistakes.extend(in_hash_file(config));
     if !config.database {

@@ -44,18 +44,15 @@ fn mistake(config: &Config) -> Option<&'static str> {
     )
 }
 
-/// Checks the settings of the store, and the files that they name, without a look at the store.
-///
-/// # Errors
-/// What is wrong with them.
-pub(super) fn check_store(config: &Config) -> anyhow::Result<()> {
-    if let Some(mistake) = mistake(config) {
-        bail!("{mistake}");
-    }
+/// What is wrong with the settings of the store, and with the files that they name. The store is not
+/// looked at.
+pub(super) fn mistakes(config: &Config) -> Vec<String> {
+    let mut mistakes: Vec<String> = mistake(config).map(str::to_owned).into_iter().collect();
     if config.shares_store {
-        store::check_shared(&config.etcd, &config.dns)?;
+        let files = store::check_shared(&config.etcd, &config.dns).into_iter();
+        mistakes.extend(files.map(|why| why.to_string()));
     }
-    Ok(())
+    mistakes
 }
 
 /// Opens the store of the settings.

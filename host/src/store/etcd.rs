@@ -69,13 +69,12 @@ pub(super) fn copy_folder(data_dir: &Path) -> PathBuf {
     data_dir.join(copy::FOLDER)
 }
 
-/// Checks what the settings of a shared store name: certificates, and the keyring.
-///
-/// # Errors
-/// A sentence, if they cannot be used.
-pub fn check_shared(settings: &Etcd, names: &Dns) -> Result<(), OpenError> {
-    read_keyring(settings)?;
-    Client::new(settings, &Arc::new(Resolver::new(names))).map(drop)
+/// Checks what the settings of a shared store name: the keyring, and certificates. Returns what cannot
+/// be used.
+pub fn check_shared(settings: &Etcd, names: &Dns) -> Vec<OpenError> {
+    let keyring = read_keyring(settings).err();
+    let client = Client::new(settings, &Arc::new(Resolver::new(names))).err();
+    keyring.into_iter().chain(client).collect()
 }
 
 fn read_keyring(settings: &Etcd) -> Result<Keyring, OpenError> {
