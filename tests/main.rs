@@ -115,6 +115,7 @@ mod probes;
 mod prometheus;
 mod proxy;
 mod proxy_cache;
+mod proxy_cache_changes;
 mod proxy_cache_misses;
 mod rate_limiting;
 mod rate_limiting_redis;

@@ -10,7 +10,7 @@ use crate::harness::{Gateway, Raw, RawServer, Setup, active_connections, metric,
 use crate::proxy_cache::{PLAIN, cached_with, origin};
 
 /// A server that answers each request when the test says so, with what the test says.
-fn held() -> (RawServer, Sender<String>) {
+pub(crate) fn held() -> (RawServer, Sender<String>) {
     let (answer, answers) = channel::<String>();
     let answers: Arc<Mutex<Receiver<String>>> = Arc::new(Mutex::new(answers));
     let origin = origin(move |_| answers.lock().unwrap().recv().unwrap_or_default());

@@ -377,8 +377,7 @@ impl Policy for ProxyCache {
         let kept = received.kept::<Kept>()?;
         if !kept.outdates.is_empty() && invalidate::is_success(status) {
             self.cache.invalidate(&std::mem::take(&mut kept.outdates));
-            // What answers this request describes the present state.
-            kept.asked = self.cache.asked();
+            kept.asked.renew();
         }
         let slot = kept.identity.as_ref()?.slot;
         let identity = kept.identity.replace(Identity {

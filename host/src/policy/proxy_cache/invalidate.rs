@@ -11,18 +11,22 @@ const VERSIONS: [Version; 3] = [Version::HTTP_10, Version::HTTP_11, Version::HTT
 
 impl ProxyCache {
     /// The slots of the responses that a request outdates if it succeeds: those of its target, for
-    /// its consumer. Only with `cache_control`; Kong removes none.
+    /// its consumer, by all methods that the plugin stores. Only with `cache_control`; Kong removes
+    /// none.
     pub(super) fn outdated_by(&self, request: &Request<'_>) -> Vec<Slot> {
         if !self.config.cache_control || request.head.method.is_safe() {
             return Vec::new();
         }
         let asked = self.key_parts(request);
-        let versions = match asked.query {
-            Some(_) => &VERSIONS[..1],
-            None => &VERSIONS[..],
+        // As in the key, what the client has sent counts: another policy may have added a query.
+        let versions = match asked.target.contains('?') {
+            true => &VERSIONS[..1],
+            false => &VERSIONS[..],
         };
         let mut slots = Vec::new();
-        for method in [&Method::GET, &Method::HEAD] {
+        let names = self.config.request_method.iter();
+        let methods = names.filter_map(|name| Method::from_bytes(name.as_bytes()).ok());
+        for method in &methods.collect::<Vec<_>>() {
             for version in versions {
                 let of_version = super::KeyParts {
                     method,

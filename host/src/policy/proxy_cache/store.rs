@@ -1,6 +1,7 @@
 //! The responses that are stored, in memory.
 
 mod fetch;
+mod outdated;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -19,12 +20,16 @@ use super::rules::Freshness;
 use super::vary::Varying;
 use fetch::Fetches;
 pub(super) use fetch::{Fetch, Progress, Turn};
+use outdated::Outdated;
 
 /// Parts that the memory is divided into, each with a lock of its own.
 const PARTS: usize = 4;
 
 /// Most responses of one slot that differ in the headers which they name in `Vary`.
 const VARIANTS: usize = 16;
+
+/// Most responses of one key that an operator is shown.
+const SHOWN: usize = 100;
 
 /// Most slots of responses that cannot be stored which are remembered.
 const UNSHARED_SLOTS: usize = 10_000;
@@ -35,9 +40,6 @@ const FRAME: usize = 1024;
 /// Memory that a header takes besides its name and its value, approximately, in bytes.
 const HEADER_OVERHEAD: usize = 64;
 
-/// Most slots of responses that a request has outdated which are remembered.
-const OUTDATED_SLOTS: usize = 10_000;
-
 /// When a response was asked for, to tell whether it is outdated once it has arrived.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Asked {
@@ -45,6 +47,14 @@ pub(super) struct Asked {
     removals: u64,
     /// `None` for a response that is not stored.
     at: Option<Instant>,
+}
+
+impl Asked {
+    /// The response describes the state after the request, whatever the request has outdated. A
+    /// removal by an operator still counts from when it was asked for.
+    pub(super) fn renew(&mut self) {
+        self.at = Some(Instant::now());
+    }
 }
 
 /// A response that is stored.
@@ -119,15 +129,14 @@ impl Weighter<Slot, Entry> for BySize {
 #[derive(Debug)]
 pub struct Cache {
     entries: Entries<Slot, Entry, BySize>,
-    /// Held while the responses of a slot are replaced by others.
-    changing: Mutex<()>,
+    /// Held while the responses of a slot are replaced by others. What was outdated is read and
+    /// recorded meanwhile.
+    changing: Mutex<Outdated>,
     /// The requests that fetch a response, by the slot that they fetch for, with what tells others of
     /// the end.
     fetches: Mutex<Fetches>,
     /// Until when requests for a slot do not wait for each other.
     unshared: Entries<Slot, Instant>,
-    /// When a request outdated the responses of a slot: what was asked for before is not stored after.
-    outdated: Entries<Slot, Instant>,
     /// Counts how often responses were removed: what was fetched before is not stored after.
     removals: AtomicU64,
     /// The memory of the bodies that are being received.
@@ -165,7 +174,6 @@ impl Cache {
             changing: Mutex::default(),
             fetches: Mutex::default(),
             unshared: Entries::new(UNSHARED_SLOTS),
-            outdated: Entries::new(OUTDATED_SLOTS),
             removals: AtomicU64::new(0),
             receiving: Arc::new(Budget::new(for_received)),
             largest: memory / 16,
@@ -183,7 +191,8 @@ impl Cache {
             .cloned()
     }
 
-    /// All responses of a key, the newest first.
+    /// The responses of a key, the newest first: at most 100, in at most an eighth of the memory.
+    /// A client can make as many as it invents hosts.
     pub fn responses(&self, key: &Key) -> Vec<Arc<Stored>> {
         let now = Instant::now();
         let entries = self.entries.iter();
@@ -193,20 +202,40 @@ impl Cache {
             .filter(|stored| !stored.is_expired(now))
             .collect();
         kept.sort_by_key(|stored| Reverse(stored.since));
+        let mut room = self.room();
+        let fitting = kept.iter().take(SHOWN).take_while(|stored| {
+            let fits = room.checked_sub(stored.size());
+            room = fits.unwrap_or_default();
+            fits.is_some()
+        });
+        let count = fitting.count();
+        kept.truncate(count);
         kept
+    }
+
+    /// Most memory of the responses of one slot, and of those that an operator is shown, in bytes.
+    fn room(&self) -> usize {
+        2 * (self.largest + FRAME)
     }
 
     /// Removes the responses of a key. Returns whether there were any.
     pub fn remove(&self, key: &Key) -> bool {
-        let is_found = !self.responses(key).is_empty();
-        let _changing = self.changing.lock();
-        self.removals.fetch_add(1, Ordering::SeqCst);
-        let slots = self.entries.iter().map(|(slot, _)| slot);
-        let of_key: Vec<_> = slots.filter(|slot| slot.key == *key).collect();
-        for slot in of_key {
-            self.entries.remove(&slot);
+        {
+            let _changing = self.changing.lock();
+            self.removals.fetch_add(1, Ordering::SeqCst);
         }
-        is_found
+        // From here on, no response that was asked for before is stored. The workers are not held up
+        // while all slots are looked through, only for each of those that are removed: a worker may
+        // be about to store a new response beside the old ones.
+        let now = Instant::now();
+        let entries = self.entries.iter();
+        let of_key: Vec<_> = entries.filter(|(slot, _)| slot.key == *key).collect();
+        for (slot, _) in &of_key {
+            let _changing = self.changing.lock();
+            self.entries.remove(slot);
+        }
+        let mut removed = of_key.iter().flat_map(|(_, entry)| entry.0.iter());
+        removed.any(|stored| !stored.is_expired(now))
     }
 
     /// Removes all responses.
@@ -218,10 +247,10 @@ impl Cache {
 
     /// Removes the responses of slots that a request has outdated.
     pub(super) fn invalidate(&self, slots: &[Slot]) {
-        let _changing = self.changing.lock();
+        let mut outdated = self.changing.lock();
         let now = Instant::now();
         for slot in slots {
-            self.outdated.insert(*slot, now);
+            outdated.record(*slot, now);
             self.entries.remove(slot);
         }
     }
@@ -241,19 +270,18 @@ impl Cache {
             return false;
         }
         let now = Instant::now();
-        let _changing = self.changing.lock();
+        let outdated = self.changing.lock();
         if self.removals.load(Ordering::SeqCst) != asked.removals {
             return false;
         }
-        let outdated = self.outdated.get(&slot);
-        if outdated.is_some_and(|outdated| asked.at.is_none_or(|at| at <= outdated)) {
+        if asked.at.is_none_or(|at| outdated.covers(&slot, at)) {
             return false;
         }
         let old = self.entries.get(&slot).unwrap_or_default();
         let others = old.0.iter().filter(|old| {
             !old.is_expired(now) && old.parts == stored.parts && !stored.replaces(old)
         });
-        let mut room = 2 * (self.largest + FRAME) - stored.size();
+        let mut room = self.room() - stored.size();
         let others = others.take(VARIANTS - 1).take_while(|other| {
             let fits = room.checked_sub(other.size());
             room = fits.unwrap_or_default();
@@ -365,6 +393,26 @@ pub(super) mod tests {
         assert_eq!(cache.responses(&key).len(), 40);
         assert!(cache.remove(&key));
         assert!(cache.responses(&key).is_empty());
+    }
+
+    #[test]
+    fn the_responses_that_are_shown_are_bounded_and_those_that_are_removed_are_not() {
+        let cache = Cache::new(1 << 22, Duration::ZERO);
+        let key = identity(1).slot.key;
+        for number in 0..150_u8 {
+            assert!(cache.store(Slot::of(key, &[number]), stored(&[number]), cache.asked()));
+        }
+        let shown = cache.responses(&key);
+        assert_eq!((shown.len(), shown[0].body[0]), (SHOWN, 149));
+        for number in 0..3_u8 {
+            let large = stored(&vec![number; 200_000]);
+            assert!(cache.store(Slot::of(key, &[number]), large, cache.asked()));
+        }
+        let shown = cache.responses(&key);
+        assert!(shown.iter().map(|stored| stored.size()).sum::<usize>() <= cache.room());
+        assert_eq!(shown[0].body[0], 2);
+        assert!(cache.remove(&key));
+        assert_eq!(cache.entries.len(), 0);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::Cache;
 use crate::policy::proxy_cache::key::Slot;
 
-/// How long requests for a key do not wait for each other after a response that cannot be stored,
+/// How long requests for a slot do not wait for each other after a response that cannot be stored,
 /// unless one is stored before. Source: the "hit-for-miss" of Varnish.
 const UNSHARED: Duration = Duration::from_secs(120);
 
@@ -80,7 +80,7 @@ impl Cache {
         }
     }
 
-    /// For a while, requests for this key do not wait for each other.
+    /// For a while, requests for this slot do not wait for each other.
     fn do_not_share(&self, slot: Slot) {
         self.unshared.insert(slot, Instant::now() + UNSHARED);
     }
@@ -100,7 +100,7 @@ impl Fetch {
         self.end(Progress::Stored);
     }
 
-    /// The response cannot be stored. For a while, requests for this key do not wait for each other.
+    /// The response cannot be stored. For a while, requests for this slot do not wait for each other.
     pub(in crate::policy::proxy_cache) fn not_stored(self) {
         self.cache.do_not_share(self.slot);
     }
@@ -121,7 +121,7 @@ impl Drop for Fetch {
     }
 }
 
-/// Ends the waits for the response that is fetched for a key.
+/// Ends the waits for the response that is fetched for a slot.
 fn end_waits(fetches: &mut Fetches, slot: Slot, progress: Progress) {
     if let Some(waits) = fetches.remove(&slot) {
         waits.send_replace(progress);
