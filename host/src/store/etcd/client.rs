@@ -171,7 +171,7 @@ impl Client {
     }
 
     /// Lets the next call use another connection.
-    fn leave(&self) {
+    pub(super) fn leave(&self) {
         self.link.lock().connection = None;
     }
 

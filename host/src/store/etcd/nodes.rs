@@ -44,6 +44,10 @@ const MIN_WRITE_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest time for the list to be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time after which another member is asked for the newest commit. Requests wait for it a little longer
+/// than this.
+const NEWEST_TIMEOUT: Duration = Duration::from_millis(1800);
+
 /// The gateways that share a configuration.
 #[derive(Debug)]
 pub(super) struct EtcdNodes {
@@ -209,7 +213,17 @@ impl Nodes for EtcdNodes {
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, String>> {
         async move {
-            let head = self.remote.head(Instant::now() + READ_TIMEOUT).await;
+            let deadline = Instant::now() + READ_TIMEOUT;
+            let head = loop {
+                match timeout(NEWEST_TIMEOUT, self.remote.head(deadline)).await {
+                    Ok(head) => break head,
+                    // A member that has no majority answers nothing.
+                    Err(_) => self.remote.client.leave(),
+                }
+                if Instant::now() >= deadline {
+                    break Err(CallError::Broken("it does not answer".into()));
+                }
+            };
             let head = head.map_err(|error| format!("etcd cannot be read: {error}"))?;
             Ok(head.map_or(0, |stored| stored.head.revision))
         }
