@@ -39,6 +39,7 @@ mod client_heads;
 mod client_limits;
 mod cluster;
 mod cluster_access;
+mod cluster_current;
 mod cluster_failures;
 mod cluster_history;
 mod cluster_judged;

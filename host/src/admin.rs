@@ -16,6 +16,7 @@ mod clustering;
 mod conditional;
 mod configuration;
 mod consumers;
+mod current;
 mod decode;
 mod entities;
 mod error;
@@ -354,7 +355,7 @@ fn router(admin: Admin) -> Router {
     with_endpoints(endpoints)
         .fallback(absent::answer)
         .layer(from_fn_with_state(admin.clone(), tidy::after_changes))
-        .layer(from_fn_with_state(admin.clone(), clustering::catch_up))
+        .layer(from_fn_with_state(admin.clone(), current::catch_up))
         .layer(from_fn_with_state(admin.clone(), clustering::wait_for_all))
         .layer(from_fn(respond::only_chunked))
         .layer(from_fn_with_state(access, respond::frame))

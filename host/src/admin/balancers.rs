@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::arguments::Path;
 use super::conditional::Conditions;
+use super::current::is_current;
 use super::error::Error;
 use super::key::Key;
 use super::page::Page;
@@ -353,7 +354,14 @@ async fn change(
 
 async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<StatusCode, Error> {
     let key = Key::of(KIND, &key)?;
-    let found = look_up(&admin, KIND, &key);
+    let head = admin.store.head();
+    let mut found = look_up(&admin, KIND, &key);
+    if matches!(found, Ok(None))
+        && admin.store.nodes().is_some()
+        && !is_current(&*admin.store, head).await?
+    {
+        found = look_up(&admin, KIND, &key);
+    }
     if let Err(store::Error::SetAside { .. }) = found {
         if let Some(id) = to_delete(found)? {
             writes::delete(&admin, KIND, id).await?;

@@ -22,10 +22,6 @@ use crate::entity::rollout::CANARY;
 use crate::node;
 use crate::store::{Node, Nodes, Revision};
 
-/// Longest wait of a request for the changes of other gateways: a change of etcd's leader takes one
-/// second or two.
-const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(3);
-
 /// Longest wait of `?wait=all`.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -190,31 +186,6 @@ fn of_this(admin: &Admin, revision: Revision) -> Node {
         updated_at: seconds(),
         figures: None,
     }
-}
-
-/// Has a request that may change something see all that was acknowledged before it, at whichever
-/// gateway. Otherwise, shortly after a change elsewhere, a deletion would find nothing to delete, and a
-/// reference to a new entity would be refused. Clients such as decK send each request to whichever
-/// gateway their load balancer chooses.
-///
-/// While etcd is away, the request goes on with what is here: the store refuses its change.
-pub(super) async fn catch_up(State(admin): State<Admin>, request: Request, next: Next) -> Response {
-    if !request.method().is_safe()
-        && let Some(nodes) = admin.store.nodes()
-        && admin.store.condition().failure.is_none()
-    {
-        let mut applied = admin.published.applied_revisions();
-        let catching_up = async {
-            match nodes.newest().await {
-                Ok(newest) => drop(applied.wait_for(|applied| *applied >= Some(newest)).await),
-                Err(why) => tracing::debug!("a request sees what this gateway has: {why}"),
-            }
-        };
-        if timeout(CATCH_UP_TIMEOUT, catching_up).await.is_err() {
-            tracing::debug!("a request sees what this gateway has, which may not be the newest");
-        }
-    }
-    next.run(request).await
 }
 
 /// With `?wait=all`, a change is answered once it is in effect at every gateway that is alive, or

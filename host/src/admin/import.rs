@@ -5,14 +5,16 @@ mod refused;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::current::is_current;
 use super::error::Error;
 use super::overlay::Overlay;
 use super::rollout::Aim;
-use super::rows::{TRIES, check_current, conflict, id_of, is_race};
+use super::rows::{TRIES, conflict, id_of, is_race};
 use super::{Admin, activation, rollout, settings, upload, upstreams, version_rows};
 use crate::balancer::Engine;
 use crate::config::{self, RouterFlavor};
@@ -28,8 +30,12 @@ use refused::refused;
 /// How many tries of an import are made only on what they have read. Otherwise two imports at a time,
 /// at one gateway or at two, could each leave alone what the other one adds, or both delete what the
 /// other one keeps. Clients that change entities all the time must not keep an import from being made
-/// for ever: the tries after these are refused only if a row of theirs has changed.
+/// for ever: the tries after these, or after [`EXACT_TIME`], are refused only if a row of theirs has
+/// changed.
 const EXACT_TRIES: u32 = 32;
+
+/// For how long tries are made only on what they have read. A try of a large document takes a second.
+const EXACT_TIME: Duration = Duration::from_secs(5);
 
 /// What an import needs of the gateway.
 #[derive(Clone)]
@@ -137,8 +143,11 @@ impl Importer {
                 settings::pin_by_digest(&*self.store, &mut entity.row)?;
             }
         }
+        let began = Instant::now();
+        let mut is_known = false;
         for turn in 0..TRIES {
-            // Read before the rows, so that no row is newer.
+            let is_exact = turn < EXACT_TRIES && began.elapsed() < EXACT_TIME;
+            // Read before the rows, so that a newer row is noticed.
             let base = self.store.head();
             if self.keeps_ids {
                 ids::keep(&mut configuration, &*self.store)?;
@@ -146,6 +155,11 @@ impl Importer {
             let mut stored = HashMap::new();
             for kind in Kind::ALL {
                 stored.insert(kind, self.list(kind)?);
+            }
+            // Known to be lost before the rows are compared, which takes longer.
+            if is_exact && self.store.head() != base {
+                tokio::task::yield_now().await;
+                continue;
             }
             let (mut writes, mut differences) = declarative::changes(&configuration, stored);
             let mut mistakes = Mistakes::default();
@@ -177,7 +191,15 @@ impl Importer {
                 writes.extend(others.filter(|write| !known.contains(&write.id())));
             }
             if !is_trial && writes.is_empty() {
-                check_current(&*self.store)?;
+                // The kinds were read one after the other: the document may never have been in effect
+                // as a whole.
+                if is_exact && self.store.head() != base {
+                    continue;
+                }
+                if !is_known && !is_current(&*self.store, base).await? {
+                    is_known = true;
+                    continue;
+                }
             }
             if is_trial || writes.is_empty() {
                 return Ok(Imported {
@@ -186,7 +208,7 @@ impl Importer {
                     revision: None,
                 });
             }
-            let base = Some(base).filter(|_| turn < EXACT_TRIES);
+            let base = Some(base).filter(|_| is_exact);
             match self.store.exchange(writes, base).await {
                 Ok(revision) => {
                     return Ok(Imported {

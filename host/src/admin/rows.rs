@@ -8,7 +8,7 @@ use super::error::Error;
 use super::key::Key;
 use super::{Admin, hooks};
 use crate::entity::{Kind, Reference, Row};
-use crate::store::{self, Store, Stored};
+use crate::store::{self, Stored};
 
 /// How often a change is tried again because another change came between its read and its write.
 /// With four clients that change one row all the time, one change in a hundred would lose sixteen
@@ -21,18 +21,6 @@ pub(super) fn is_race(error: &store::Error) -> bool {
         error,
         store::Error::Changed { .. } | store::Error::PrimaryKeyTaken { .. }
     )
-}
-
-/// Checks that what is stored is known, where nothing is to be written: while the store cannot be
-/// written, another gateway may have changed it unseen.
-pub(super) fn check_current(store: &dyn Store) -> Result<(), store::Error> {
-    match store.condition().failure {
-        None => Ok(()),
-        Some(failure) => Err(store::Error::Unavailable(format!(
-            "the store cannot be written: {}",
-            failure.reason
-        ))),
-    }
 }
 
 /// Checks that no row which is set aside may have a name by which none was found. Gateways that share

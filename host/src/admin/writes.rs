@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::conditional::{Conditions, EntityTag};
+use super::current::is_current;
 use super::error::Error;
 use super::key::Key;
-use super::rows::{TRIES, check_current, conflict, id_of, look_up, shown, to_delete};
+use super::rows::{TRIES, conflict, id_of, look_up, shown, to_delete};
 use super::{Admin, ApiResult, bounds, changes, expired, hooks};
 use crate::entity::{IdOrder, Kind, ReferenceBy, Row, Shape};
 use crate::store::{self, Revision, Stored, Write};
@@ -202,15 +203,18 @@ pub(super) async fn delete_found(
     conditions: &Conditions,
     find: impl Fn() -> Result<Option<Stored>, store::Error>,
 ) -> Result<bool, Error> {
+    let mut is_known = admin.store.nodes().is_none();
     for _ in 0..TRIES {
+        let head = admin.store.head();
         let found = find();
         let stored = found.as_ref().ok().cloned().flatten();
         check(admin, kind, conditions, stored.as_ref())?;
         let Some(id) = to_delete(found)? else {
-            if admin.store.nodes().is_some() {
-                check_current(&*admin.store)?;
+            if is_known || is_current(&*admin.store, head).await? {
+                return Ok(false);
             }
-            return Ok(false);
+            is_known = true;
+            continue;
         };
         let Some(stored) = stored.filter(|_| !conditions.is_empty()) else {
             delete(admin, kind, id).await?;

@@ -1,0 +1,133 @@
+//! What other gateways have changed: requests wait until it is here.
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Admin;
+use crate::store::{self, Nodes, Revision, Store};
+
+/// Longest time for etcd to tell the newest commit: a change of its leader takes one second or two.
+const NEWEST_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Longest wait for a commit that etcd has told of. Its event is on its way, so this is for a gateway
+/// that has little time on its processors.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at whether the store has failed.
+const CONDITION_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Pause between two looks for a commit.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Has a request that may change something see all that was acknowledged before it, at whichever
+/// gateway. Otherwise, shortly after a change elsewhere, a reference to a new entity would be refused.
+/// Clients such as decK send each request to whichever gateway their load balancer chooses.
+///
+/// While etcd is away, the request goes on with what is here: the store refuses its change, and
+/// [`is_current`] what would need none.
+pub(super) async fn catch_up(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    if !request.method().is_safe()
+        && reads_store(request.uri().path())
+        && let Some(nodes) = admin.store.nodes()
+        && admin.store.condition().failure.is_none()
+    {
+        match newest(&*nodes).await {
+            Ok(newest) => follow(&admin, newest).await,
+            Err(why) => tracing::debug!("a request sees what this gateway has: {why}"),
+        }
+    }
+    next.run(request).await
+}
+
+/// Whether a request that is not safe may read or change what is stored.
+fn reads_store(path: &str) -> bool {
+    let is_cache = path.starts_with("/proxy-cache") && !path.contains("/caches/");
+    !is_cache && !path.starts_with("/debug/") && !path.starts_with("/schemas/")
+}
+
+/// Waits until a commit is here, or the store fails.
+async fn follow(admin: &Admin, newest: Revision) {
+    let deadline = Instant::now() + FOLLOW_TIMEOUT;
+    let mut applied = admin.published.applied_revisions();
+    while admin.store.head() < newest {
+        if admin.store.condition().failure.is_some() || Instant::now() > deadline {
+            tracing::debug!("a request sees what this gateway has, which is not the newest");
+            return;
+        }
+        drop(timeout(CONDITION_INTERVAL, applied.changed()).await);
+    }
+}
+
+/// The newest commit of all gateways.
+async fn newest(nodes: &dyn Nodes) -> Result<Revision, String> {
+    let asked = timeout(NEWEST_TIMEOUT, nodes.newest()).await;
+    asked.unwrap_or_else(|_| {
+        let seconds = NEWEST_TIMEOUT.as_secs();
+        Err(format!("etcd has not answered for {seconds} s"))
+    })
+}
+
+/// Checks that what was read from `head` on has all that other gateways had acknowledged before,
+/// where nothing is to be written: a write would be refused by the store. If not, it is here when this
+/// returns false, and what is read then is current without another check.
+///
+/// # Errors
+/// The store cannot be written, or is not known to be current: another gateway may have changed it
+/// unseen.
+pub(super) async fn is_current(store: &dyn Store, head: Revision) -> Result<bool, store::Error> {
+    check_condition(store)?;
+    let Some(nodes) = store.nodes() else {
+        return Ok(true);
+    };
+    let unknown = |why: &str| {
+        let reason = format!("whether there is something to change is not known: {why}");
+        store::Error::Unavailable(reason)
+    };
+    let newest = newest(&*nodes).await.map_err(|why| unknown(&why))?;
+    if newest <= head {
+        return Ok(true);
+    }
+    let deadline = Instant::now() + FOLLOW_TIMEOUT;
+    while store.head() < newest {
+        check_condition(store)?;
+        if Instant::now() > deadline {
+            return Err(unknown("changes in etcd have not arrived here"));
+        }
+        sleep(LOOK_INTERVAL).await;
+    }
+    Ok(false)
+}
+
+fn check_condition(store: &dyn Store) -> Result<(), store::Error> {
+    match store.condition().failure {
+        None => Ok(()),
+        Some(failure) => Err(store::Error::Unavailable(format!(
+            "the store cannot be written: {}",
+            failure.reason
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_leave_the_store_alone_do_not_wait_for_it() {
+        for path in [
+            "/debug/node/log-level/debug",
+            "/proxy-cache",
+            "/proxy-cache/0a",
+            "/schemas/routes/validate",
+        ] {
+            assert!(!reads_store(path), "{path}");
+        }
+        for path in ["/services", "/proxy-cache/p/caches/0a", "/config"] {
+            assert!(reads_store(path), "{path}");
+        }
+    }
+}
