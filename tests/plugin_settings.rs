@@ -262,7 +262,7 @@ fn wrong_settings_have_kongs_messages_in_their_places() {
             json!({ "location": "/x", "status_code": 99 }),
             json!({ "config": {
                 "location": "missing host in url",
-                "status_code": "value should be between 200 and 599",
+                "status_code": "value should be between 100 and 599",
             } }),
         ),
         (

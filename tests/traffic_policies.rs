@@ -95,34 +95,6 @@ fn a_status_without_a_name_has_no_reason_phrase() {
 }
 
 #[test]
-fn no_request_is_answered_with_an_informational_status_alone() {
-    let (gateway, _backend) = with_backend(Setup::new());
-    for (name, mut config) in [
-        ("request-termination", json!({})),
-        ("redirect", json!({ "location": "http://a.example" })),
-    ] {
-        for status in [100, 101, 199] {
-            config["status_code"] = status.into();
-            let plugin = json!({ "name": name, "config": config });
-            let refused = gateway.admin_json("POST", "/plugins", &plugin);
-            assert_eq!(
-                refused.expect(400).json()["fields"]["config"]["status_code"],
-                "value should be between 200 and 599"
-            );
-        }
-    }
-    // Kong has no bounds for these.
-    let config = json!({ "minute": 1, "policy": "local", "error_code": 150 });
-    let plugin = add(&gateway, "rate-limiting", &config);
-    gateway.get("/").expect(200);
-    gateway.get("/").expect(429);
-    gateway.admin("DELETE", &plugin, &[]).expect(204);
-    let config = json!({ "deny": ["127.0.0.1"], "status": 150 });
-    add(&gateway, "ip-restriction", &config);
-    gateway.get("/").expect(403);
-}
-
-#[test]
 fn a_client_that_waits_for_100_continue_to_send_too_much_does_not_get_it() {
     let (gateway, backend) = with_backend(Setup::new());
     let config = json!({ "allowed_payload_size": 2, "size_unit": "bytes" });

@@ -182,10 +182,6 @@ const fn switch(name: &'static str, default: bool) -> Field {
         .default(Preset::Boolean(default))
 }
 
-/// A status that an answer of the gateway can have. Kong takes informational ones as well, but a
-/// client goes on to wait for a final response after one (RFC 9110, 15.2).
-const FINAL_STATUS: &[Check] = &[Check::Between(200, 599)];
-
 /// The name or address of a server.
 const fn host() -> Field {
     Field::string("host").check(&[Check::Text(check::host)])

@@ -30,14 +30,6 @@ pub enum AnswerBody {
     Raw(Bytes),
 }
 
-/// The status of an answer that settings name, or `default` for one that no answer can have. An
-/// earlier version stored informational ones, which end no request. Source: RFC 9110, 15.2.
-pub(super) fn final_status(code: u16, default: StatusCode) -> StatusCode {
-    let status = StatusCode::from_u16(code).ok();
-    let status = status.filter(|status| !status.is_informational());
-    status.unwrap_or(default)
-}
-
 impl Answer {
     /// An error in the format that the client accepts.
     pub fn error(status: StatusCode, message: impl Into<String>) -> Self {
@@ -70,21 +62,5 @@ impl Answer {
             self.headers.append(name, value);
         }
         self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_has_a_status_that_ends_its_request() {
-        let default = StatusCode::FORBIDDEN;
-        for code in [0, 99, 100, 101, 199, 1000] {
-            assert_eq!(final_status(code, default), default, "{code}");
-        }
-        for code in [200, 404, 599, 999] {
-            assert_eq!(final_status(code, default).as_u16(), code);
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::StatusCode;
 
-use super::answer::{Answer, final_status};
+use super::answer::Answer;
 use super::request::Request;
 use super::{Access, DryRun, Policy, Stream};
 use crate::entity::plugin::ip_restriction::Config;
@@ -35,11 +35,12 @@ impl IpRestriction {
     /// # Errors
     /// A range is none.
     pub(super) fn new(config: Config) -> Result<Self, String> {
-        let status = config.status.unwrap_or_default() as u16;
+        let status = config.status.map(|status| status as u16);
+        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
         Ok(Self {
             allow: ranges(config.allow.as_deref())?,
             deny: ranges(config.deny.as_deref())?,
-            status: final_status(status, StatusCode::FORBIDDEN),
+            status: status.unwrap_or(StatusCode::FORBIDDEN),
             message: config.message,
         })
     }

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
-use super::answer::{Answer, final_status};
+use super::answer::Answer;
 use super::counters::Usage;
 use super::period::{self, Limit, PERIODS, Period};
 use super::rate_key::{RateIdentity, RateKey, RateScope, uncounted};
@@ -136,7 +136,7 @@ impl RateLimiting {
             return Verdict::Continue;
         }
         let code = self.config.error_code as u16;
-        let status = final_status(code, StatusCode::TOO_MANY_REQUESTS);
+        let status = StatusCode::from_u16(code).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
         let mut answer = Answer::error(status, &*self.config.error_message);
         if shown {
             standing.write(&self.limits, &mut answer.headers);

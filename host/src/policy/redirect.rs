@@ -4,7 +4,7 @@ use http::StatusCode;
 use http::header::LOCATION;
 use url::{Position, Url};
 
-use super::answer::{Answer, final_status};
+use super::answer::Answer;
 use super::request::Request;
 use super::{Access, DryRun, Policy};
 use crate::entity::plugin::redirect::Config;
@@ -39,7 +39,9 @@ impl Redirect {
             ),
         };
         Ok(Self {
-            status: final_status(config.status_code, StatusCode::MOVED_PERMANENTLY),
+            // The declaration allows no other status.
+            status: StatusCode::from_u16(config.status_code)
+                .unwrap_or(StatusCode::MOVED_PERMANENTLY),
             location,
         })
     }

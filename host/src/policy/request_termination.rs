@@ -9,7 +9,7 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use serde_json::map::{Entry, Map};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, final_status};
+use super::answer::Answer;
 use super::logs::document::Documents;
 use super::request::{MatchedIds, Request};
 use super::{Access, DryRun, Policy, Verdict};
@@ -116,7 +116,8 @@ impl RequestTermination {
     }
 
     fn status(&self) -> StatusCode {
-        final_status(self.config.status_code, StatusCode::SERVICE_UNAVAILABLE)
+        // The declaration allows no other status.
+        StatusCode::from_u16(self.config.status_code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn of_return(directive: &Directive) -> Result<Answer, &'static str> {
         [status, text] => (status.parse().unwrap_or(0), Some(text)),
         _ => (0, None),
     };
-    if !(200..=599).contains(&status) {
+    if !(100..=599).contains(&status) {
         return Err("no such status can be answered");
     }
     // nginx closes the connection.

@@ -270,7 +270,6 @@ fn what_nginx_refuses_is_refused() {
         ("internal;", closed(404)),
         ("return 403;", closed(403)),
         ("return 444;", closed(403)),
-        ("return 100;", closed(503)),
     ] {
         let (value, left) = converted(&format!(
             "server {{ location / {{ proxy_pass http://a; }}

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{FINAL_STATUS, HTTP_PROTOCOLS, PluginKind};
+use super::{HTTP_PROTOCOLS, PluginKind};
 use crate::entity::check;
 use crate::entity::field::{Check, Field, Preset};
 use crate::entity::subschema::Subschema;
@@ -20,7 +20,7 @@ pub(super) static KIND: PluginKind = PluginKind {
                     Field::integer("status_code")
                         .required()
                         .default(Preset::Integer(301))
-                        .check(FINAL_STATUS),
+                        .check(&[Check::Between(100, 599)]),
                     Field::string("location")
                         .required()
                         .check(&[Check::Text(check::url), Check::Text(check::header_value)]),

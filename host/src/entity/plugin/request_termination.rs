@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{FINAL_STATUS, HTTP_PROTOCOLS, PluginKind, switch};
+use super::{HTTP_PROTOCOLS, PluginKind, switch};
 use crate::entity::field::{Check, Field, Preset};
 use crate::entity::subschema::Subschema;
 use crate::entity::{Row, check};
@@ -20,7 +20,7 @@ pub(super) static KIND: PluginKind = PluginKind {
                     Field::integer("status_code")
                         .required()
                         .default(Preset::Integer(503))
-                        .check(FINAL_STATUS),
+                        .check(&[Check::Between(100, 599)]),
                     Field::string("message"),
                     Field::string("content_type").check(&[Check::Text(check::header_value)]),
                     Field::string("body"),

@@ -200,7 +200,7 @@ fn each_setting_has_its_type_default_and_bounds() {
         (
             "redirect",
             &["status_code"],
-            json!({ "type": "integer", "required": true, "default": 301, "between": [200, 599] }),
+            json!({ "type": "integer", "required": true, "default": 301, "between": [100, 599] }),
         ),
         (
             "request-size-limiting",
