@@ -222,10 +222,7 @@ impl Route {
     /// Whether the criteria other than path, host and expression match.
     pub(super) fn accepts(&self, query: &Query<'_>) -> bool {
         (self.methods.is_empty() || self.methods.contains(query.method))
-            && self.headers.iter().all(|(name, values)| {
-                let mut sent = name.values(query.headers);
-                sent.any(|value| values.accept(value))
-            })
+            && self.headers.iter().all(|header| has_header(header, query))
             && self.accepts_name(query.server_name)
             && self
                 .over_tls
@@ -239,10 +236,6 @@ impl Route {
         if !self.http {
             return vec!["protocols"];
         }
-        let has_header = |(name, values): &(SentName, HeaderPattern)| {
-            let mut sent = name.values(query.headers);
-            sent.any(|value| values.accept(value))
-        };
         let schemes = self
             .over_tls
             .is_none_or(|tls| tls == query.server_name.is_some());
@@ -265,7 +258,10 @@ impl Route {
                 "paths",
                 self.paths.is_empty() || self.paths.iter().any(path),
             ),
-            ("headers", self.headers.iter().all(has_header)),
+            (
+                "headers",
+                self.headers.iter().all(|header| has_header(header, query)),
+            ),
             ("snis", self.accepts_name(query.server_name)),
             ("protocols", schemes),
             ("sources", self.sources.accept(query.client)),
@@ -294,4 +290,10 @@ impl Route {
         let mut names = self.server_names.iter();
         names.any(|pattern| pattern.accepts(name))
     }
+}
+
+/// Whether a request has one of the values of a header that a route asks for.
+fn has_header((name, values): &(SentName, HeaderPattern), query: &Query<'_>) -> bool {
+    let mut sent = name.values(query.headers);
+    sent.any(|value| values.accept(value))
 }
