@@ -19,6 +19,9 @@ const RETURNS: [Duration; 3] = [
     Duration::from_secs(15),
 ];
 
+/// Number of rows from which on a change is large: it leaves so much freed memory that it is returned.
+pub(crate) const LARGE_CHANGE: usize = 256;
+
 /// Tasks that wake all threads of the control runtime.
 const WAKING: usize = 8;
 

@@ -56,9 +56,6 @@ use services::{Parts, Services};
 use targets::Targets;
 use upstreams::Upstreams;
 
-/// Number of changes from which on a commit leaves so much freed memory that it is returned.
-const LARGE: usize = 256;
-
 /// Follows the store and publishes what it compiles.
 pub struct Compiler {
     context: Context,
@@ -210,7 +207,7 @@ impl Compiler {
             }),
             None => commit,
         };
-        let is_large = commit.changes.len() >= LARGE;
+        let is_large = commit.changes.len() >= allocator::LARGE_CHANGE;
         for change in commit.changes {
             match change {
                 Change::Put { kind, id, row } => {

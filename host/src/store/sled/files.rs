@@ -29,11 +29,9 @@ use super::{blobs, preflight};
 use crate::allocator;
 use crate::entity::Kind;
 
-/// Number of rows from which on a commit is large. After one, sled keeps some ten kilobytes for each
-/// row in its memory, and frees a little of it with each later operation, of which there may be none.
-const LARGE: usize = 256;
-
-/// Reads for each row of a large commit that have sled free nearly all of that.
+/// Reads for each row of a large commit that have sled free what it has replaced. It keeps some ten
+/// kilobytes for each row in its memory, and frees a little of that with each later operation, of
+/// which there may be none.
 const READS: usize = 4;
 
 /// sled's database and its trees.
@@ -137,7 +135,7 @@ impl Open {
         self.trees.db.flush().map_err(Error::from)?;
         let advanced = self.head.advance(newest);
         advanced.map_err(|error| format::broken(preflight::plain(&error)))?;
-        if count >= LARGE {
+        if count >= allocator::LARGE_CHANGE {
             self.free_replaced(count);
         }
         Ok(())
