@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -192,6 +193,9 @@ impl Setup {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
+            // Tests with a timeout of a second for clients would at times send a request on a
+            // connection that the gateway is about to close.
+            .max_idle_age(Duration::from_millis(500))
             .build()
             .new_agent();
         Gateway {
