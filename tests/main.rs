@@ -111,6 +111,7 @@ mod plugin_settings;
 mod plugins;
 mod policies;
 mod prefix_affinity;
+mod priorities;
 mod probe_connections;
 mod probes;
 mod prometheus;

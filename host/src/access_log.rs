@@ -28,6 +28,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::clock;
 use crate::config;
 use crate::policy::record::Record;
+use crate::priority::Background;
 use sink::Sink;
 pub use stream::{StreamLog, StreamWriter};
 use text::Times;
@@ -41,9 +42,6 @@ const BATCH: Duration = Duration::from_millis(50);
 
 /// Number of bytes in a buffer at which the thread does not wait for more.
 const FLUSH_BYTES: usize = MOST_WAITING / 8;
-
-/// Niceness of the thread: requests come before their lines where there are too few cores.
-const NICE: i32 = 5;
 
 /// Shortest time between two log lines about lines that cannot be written.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
@@ -144,8 +142,7 @@ impl AccessLog {
         let thread = std::thread::Builder::new()
             .name("access-log".into())
             .spawn(move || {
-                // A failure here changes nothing else.
-                let _ = rustix::process::nice(NICE);
+                Background::Prompt.lower_this_thread();
                 Writing::new(writing, sink).run();
                 drop::<std::sync::mpsc::Sender<()>>(ends);
             })

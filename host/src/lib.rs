@@ -50,6 +50,7 @@ pub mod path;
 pub mod pattern;
 mod plugin;
 pub mod policy;
+mod priority;
 pub mod proxy;
 mod public_key;
 mod record;

@@ -25,6 +25,7 @@ use super::request::{Choice, PickRequest};
 use crate::clock::{self, thread_cpu_time};
 use crate::endpoint::{Endpoint, WorkInFlight};
 use crate::endpoint_address::EndpointAddress;
+use crate::priority::Background;
 use crate::split_mix::mixed;
 pub use report::Report;
 use report::{Difference, Share, Side};
@@ -32,9 +33,6 @@ use report::{Difference, Share, Side};
 /// Picks that may wait to be compared, of all upstreams together: some milliseconds of a busy
 /// gateway.
 const QUEUE: usize = 1024;
-
-/// The nice value of the thread: the lowest priority, since no request needs its work.
-const NICE: i32 = 19;
 
 /// Its stack: that of a worker, for the same guests.
 const STACK: usize = 4 << 20;
@@ -108,8 +106,7 @@ fn start() -> Option<Queue> {
 }
 
 fn run(picks: &Receiver<Pick>) {
-    // With too few cores, requests come first. If this fails, nothing else changes.
-    let _ = rustix::process::nice(NICE);
+    Background::Idle.lower_this_thread();
     let clock = CpuClock::new();
     loop {
         match picks.try_recv() {

@@ -18,12 +18,10 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::entity::plugin::Plugin;
+use crate::priority::Background;
 use buffer::Limits;
 use document::Documents;
 use queue::{Figures, Queue, Sink, Stage};
-
-/// Niceness of the thread; on Linux each thread has its own.
-const NICE: i32 = 5;
 
 /// Most of the time of a shutdown that is kept for the queues.
 const MOST_KEPT: Duration = Duration::from_secs(5);
@@ -57,9 +55,7 @@ impl Logs {
         std::thread::Builder::new()
             .name("logs".into())
             .spawn(move || {
-                // Requests come before their records where there are too few cores. A failure here
-                // changes nothing else.
-                let _ = rustix::process::nice(NICE);
+                Background::Prompt.lower_this_thread();
                 runtime.block_on(std::future::pending::<()>());
             })?;
         let (running, ended) = mpsc::channel(1);

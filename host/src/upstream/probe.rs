@@ -27,6 +27,7 @@ use crate::authority::Host;
 use crate::endpoint::Live;
 use crate::endpoint::health::{Report, Source};
 use crate::entity::upstream::Probe;
+use crate::priority::Background;
 
 /// Part of an interval by which probes are spread, so that those of many addresses do not coincide.
 const JITTER: f64 = 0.1;
@@ -43,16 +44,11 @@ pub fn runtime() -> std::io::Result<Handle> {
     std::thread::Builder::new()
         .name("probes".into())
         .spawn(move || {
-            // Requests come before probes where there are too few cores. A failure here changes
-            // nothing else.
-            let _ = rustix::process::nice(NICE);
+            Background::Prompt.lower_this_thread();
             runtime.block_on(std::future::pending::<()>());
         })?;
     Ok(handle)
 }
-
-/// Niceness of the probes' thread; on Linux each thread has its own.
-const NICE: i32 = 5;
 
 /// The probes of an upstream.
 #[derive(Debug)]
