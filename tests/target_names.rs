@@ -115,6 +115,18 @@ fn a_put_creates_or_replaces_a_target() {
         (&replaced["weight"], &replaced["tags"]),
         (&json!(100), &json!(["x"]))
     );
+    // Another name in the body renames it; a name of none renames none, so that a client that
+    // repeats the request learns it.
+    let renamed = put("u/targets/127.0.0.1:8000", &[("target", "127.0.0.2")])
+        .expect(200)
+        .json();
+    assert_eq!(
+        (&renamed["id"], &renamed["target"]),
+        (&made["id"], &json!("127.0.0.2:8000"))
+    );
+    put("u/targets/127.0.0.1", &[("target", "127.0.0.2")]).expect(404);
+    put("u/targets/127.0.0.2", &[("target", "a.test:80")]).expect(409);
+    put("u/targets/127.0.0.02", &[("target", "127.0.0.2:8000")]).expect(200);
     // By its id.
     let id = "3f2e27a8-5b7d-4a36-9d0e-0d6a4c1b2e3f";
     let path = format!("u/targets/{id}");

@@ -101,7 +101,7 @@ pub(super) fn put_key(
 
 /// PUT: fields that are not named return to their defaults; a row that `find` does not find is
 /// created. That holds for targets as well, as Kong's documentation has it; Kong's code answers 404
-/// there.
+/// there. A target of another name in the input renames the one in the path, as in Kong.
 pub(super) async fn replace(
     admin: &Admin,
     kind: Kind,
@@ -111,7 +111,10 @@ pub(super) async fn replace(
     find: impl Fn() -> Result<Option<Stored>, Error>,
 ) -> ApiResult {
     resolve(admin, kind, &mut input)?;
-    if let Key::Name(field, text) = key {
+    let renames = renames(kind, key, &input);
+    if let Key::Name(field, text) = key
+        && !renames
+    {
         input.insert((*field).into(), text.clone().into());
     }
     let shown_once = (hooks(kind).shown_once)(&mut input);
@@ -119,6 +122,9 @@ pub(super) async fn replace(
         let old = find()?;
         check(admin, kind, conditions, old.as_ref())?;
         let is_new = old.is_none();
+        if is_new && renames {
+            return Err(Error::not_found());
+        }
         let id = match (key, &old) {
             (Key::Id(id), _) => *id,
             (_, Some(old)) => id_of(&old.row),
@@ -147,6 +153,17 @@ pub(super) async fn replace(
         }
     }
     Err(conflict(kind))
+}
+
+/// Whether the input of a PUT gives the row in the path another name. Of all entities, a PUT renames
+/// only targets.
+fn renames(kind: Kind, key: &Key, input: &Row) -> bool {
+    let Key::Name(field, text) = key else {
+        return false;
+    };
+    let given = input.get(*field).and_then(Value::as_str);
+    kind == Kind::Target
+        && given.is_some_and(|given| kind.declaration().stored_form(field, given) != *text)
 }
 
 /// PATCH: fields that are not named keep their values.
