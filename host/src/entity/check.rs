@@ -70,8 +70,7 @@ pub(super) fn host(text: &str) -> Result<(), String> {
         return Err("a Unix socket can be the target of an upstream, which a host may name".into());
     }
     let (host, port) = split_port(text);
-    let has_port = port.is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
-    if has_port && is_host(host) {
+    if port.is_some_and(is_number) && is_host(host) {
         Err("must not have a port".into())
     } else {
         Err(format!("invalid value: {text}"))
@@ -91,15 +90,33 @@ pub(super) fn server_name(text: &str) -> Result<(), String> {
     }
 }
 
+/// Whether a text has digits, and nothing else.
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// A host with an optional port.
 pub(super) fn host_with_optional_port(text: &str) -> Result<(), String> {
+    host_in(text, text)
+}
+
+/// Checks a host with an optional port, which was written as in `told`. The sentences are Kong's.
+fn host_in(text: &str, told: &str) -> Result<(), String> {
     let (host, port) = split_port(text);
-    let port_fits = port.is_none_or(|port| parse_port(port).is_some());
-    if ip(text).is_some() || (port_fits && is_host(host)) {
-        Ok(())
-    } else {
-        Err(format!("invalid value: {text}"))
+    let is_right = port.is_none_or(|port| parse_port(port).is_some()) && is_host(host);
+    if ip(text).is_some() || is_right {
+        return Ok(());
     }
+    if port.is_some_and(is_number) && is_host(host) {
+        return Err("invalid port number".into());
+    }
+    let in_digits = |c: char| c.is_ascii_digit() || c == '.' || c == ':';
+    let form = match text.matches(':').count() {
+        2.. => "ipv6 address",
+        _ if text.chars().all(in_digits) => "ipv4 address",
+        _ => "hostname",
+    };
+    Err(format!("invalid {form}: {told}"))
 }
 
 /// A host of a route: as above, with an optional `*` as its leftmost or rightmost label.
@@ -109,7 +126,7 @@ pub(super) fn route_host(text: &str) -> Result<(), String> {
         0 => host_with_optional_port(text),
         1 if host.starts_with("*.") || host.ends_with(".*") => {
             // The `*` stands for a label.
-            host_with_optional_port(&text.replace('*', "wildcard"))
+            host_in(&text.replace('*', "wildcard"), text)
         }
         1 => Err("invalid wildcard: must be placed at leftmost or rightmost label".into()),
         _ => Err("invalid wildcard: must have at most one wildcard".into()),
@@ -118,7 +135,7 @@ pub(super) fn route_host(text: &str) -> Result<(), String> {
 
 /// A TLS server name, with an optional `*` as its leftmost or rightmost character.
 pub(super) fn sni(text: &str) -> Result<(), String> {
-    if ip(text).is_some() {
+    if ip(text).is_some() || ip(split_port(text).0).is_some() {
         return Err("must not be an IP".into());
     }
     if split_port(text).1.is_some() {

@@ -59,11 +59,60 @@ fn hosts_are_addresses_or_names_without_port() {
     for right in ["a.example", "127.0.0.1", "::1", "a_b", "a.example."] {
         assert_eq!(host(right), Ok(()), "{right}");
     }
-    for wrong in ["123", "1.2.3", "123.", "300.1.1.1", "123:80", "a:b", "[::1"] {
+    for wrong in [
+        "123",
+        "1.2.3",
+        "123.",
+        "300.1.1.1",
+        "123:80",
+        "a:b",
+        "a:",
+        "[::1",
+    ] {
         assert_eq!(host(wrong), Err(format!("invalid value: {wrong}")));
     }
     assert_eq!(host("a:80"), Err("must not have a port".into()));
     assert_eq!(host("a b"), Err("invalid value: a b".into()));
+}
+
+#[test]
+fn what_is_wrong_with_a_host_and_its_port_is_told_as_kong_does() {
+    for right in [
+        "a.example",
+        "a.example:8000",
+        "127.0.0.1:80",
+        "::1",
+        "[::1]:80",
+    ] {
+        assert_eq!(host_with_optional_port(right), Ok(()), "{right}");
+    }
+    for (form, wrong) in [
+        ("hostname", "/a"),
+        ("hostname", "http://a.example"),
+        ("hostname", "a:b"),
+        ("hostname", "a:"),
+        ("ipv4 address", "300.1.1.1"),
+        ("ipv4 address", "1.2.3:80"),
+        ("ipv6 address", "::g"),
+    ] {
+        let told = format!("invalid {form}: {wrong}");
+        assert_eq!(host_with_optional_port(wrong), Err(told));
+    }
+    for wrong in ["a:65536", "127.0.0.1:1000000", "*.a:1000000"] {
+        assert_eq!(route_host(wrong), Err("invalid port number".into()));
+    }
+    assert_eq!(
+        route_host("*.a b"),
+        Err("invalid hostname: *.a b".to_owned())
+    );
+}
+
+#[test]
+fn addresses_are_no_server_names_with_or_without_a_port() {
+    for address in ["10.0.0.1", "10.0.0.1:8001", "::1", "[::1]:443"] {
+        assert_eq!(sni(address), Err("must not be an IP".into()), "{address}");
+    }
+    assert_eq!(sni("a.example:443"), Err("must not have a port".into()));
 }
 
 #[test]
