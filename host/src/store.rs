@@ -447,6 +447,12 @@ pub trait Store: Send + Sync + 'static {
     /// The newest commit that is in effect.
     fn head(&self) -> Revision;
 
+    /// Waits until a commit is in effect. It may be that of another gateway.
+    ///
+    /// # Errors
+    /// The store cannot be written, and the commit is not in effect.
+    fn reach(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>>;
+
     /// The present condition of the store.
     fn condition(&self) -> Condition;
 

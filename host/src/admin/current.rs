@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use super::Admin;
 use crate::store::{self, Nodes, Revision, Store};
@@ -16,12 +16,6 @@ const NEWEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for a commit that etcd has told of. Its event is on its way, so this is for a gateway
 /// that has little time on its processors.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Pause between two looks at whether the store has failed.
-const CONDITION_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Pause between two looks for a commit.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Has a request that may change something see all that was acknowledged before it, at whichever
 /// gateway. Otherwise, shortly after a change elsewhere, a reference to a new entity would be refused.
@@ -36,7 +30,14 @@ pub(super) async fn catch_up(State(admin): State<Admin>, request: Request, next:
         && admin.store.condition().failure.is_none()
     {
         match newest(&*nodes).await {
-            Ok(newest) => follow(&admin, newest).await,
+            Ok(newest) => {
+                let reached = timeout(FOLLOW_TIMEOUT, admin.store.reach(newest)).await;
+                if !matches!(reached, Ok(Ok(()))) {
+                    tracing::debug!(
+                        "a request sees what this gateway has, which is not the newest"
+                    );
+                }
+            }
             Err(why) => tracing::debug!("a request sees what this gateway has: {why}"),
         }
     }
@@ -47,19 +48,6 @@ pub(super) async fn catch_up(State(admin): State<Admin>, request: Request, next:
 fn reads_store(path: &str) -> bool {
     let is_cache = path.starts_with("/proxy-cache") && !path.contains("/caches/");
     !is_cache && !path.starts_with("/debug/") && !path.starts_with("/schemas/")
-}
-
-/// Waits until a commit is here, or the store fails.
-async fn follow(admin: &Admin, newest: Revision) {
-    let deadline = Instant::now() + FOLLOW_TIMEOUT;
-    let mut applied = admin.published.applied_revisions();
-    while admin.store.head() < newest {
-        if admin.store.condition().failure.is_some() || Instant::now() > deadline {
-            tracing::debug!("a request sees what this gateway has, which is not the newest");
-            return;
-        }
-        drop(timeout(CONDITION_INTERVAL, applied.changed()).await);
-    }
 }
 
 /// The newest commit of all gateways.
@@ -91,14 +79,8 @@ pub(super) async fn is_current(store: &dyn Store, head: Revision) -> Result<bool
     if newest <= head {
         return Ok(true);
     }
-    let deadline = Instant::now() + FOLLOW_TIMEOUT;
-    while store.head() < newest {
-        check_condition(store)?;
-        if Instant::now() > deadline {
-            return Err(unknown("changes in etcd have not arrived here"));
-        }
-        sleep(LOOK_INTERVAL).await;
-    }
+    let reached = timeout(FOLLOW_TIMEOUT, store.reach(newest)).await;
+    reached.map_err(|_| unknown("changes in etcd have not arrived here"))??;
     Ok(false)
 }
 

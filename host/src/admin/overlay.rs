@@ -108,6 +108,10 @@ impl Store for Overlay {
         self.store.head()
     }
 
+    fn reach(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>> {
+        self.store.reach(revision)
+    }
+
     fn condition(&self) -> Condition {
         self.store.condition()
     }

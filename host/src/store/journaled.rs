@@ -166,6 +166,21 @@ impl Store for JournaledStore {
         self.state.rows().head()
     }
 
+    fn reach(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>> {
+        let mut moved = self.state.moved();
+        async move {
+            while self.head() < revision {
+                if self.state.has_failed() {
+                    return Err(self.state.unavailable());
+                }
+                // The sender is in the state, which outlives this.
+                moved.changed().await.map_err(|_| stopped())?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn condition(&self) -> Condition {
         self.state.condition()
     }

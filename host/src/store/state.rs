@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::journal::{BlobError, JournalHandle};
@@ -23,6 +24,8 @@ pub(super) struct State {
     failures: AtomicU64,
     /// When the log last said so.
     told: Mutex<Option<Instant>>,
+    /// Changed after the rows or the condition.
+    moved: watch::Sender<()>,
 }
 
 /// Time after which the log says again that the store cannot be written.
@@ -36,7 +39,13 @@ impl State {
             failure: RwLock::new(None),
             failures: 0.into(),
             told: Mutex::default(),
+            moved: watch::Sender::new(()),
         }
+    }
+
+    /// Tells when the rows or the condition have changed.
+    pub(super) fn moved(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
     }
 
     /// The present rows.
@@ -47,7 +56,9 @@ impl State {
     /// Changes the rows. Readers that took them before keep the old ones.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Rows) -> T) -> T {
         // The rows are copied only if a reader holds them.
-        change(Arc::make_mut(&mut self.rows.write()))
+        let changed = change(Arc::make_mut(&mut self.rows.write()));
+        self.moved.send_replace(());
+        changed
     }
 
     /// The part of the journal that any thread may call.
@@ -107,6 +118,8 @@ impl State {
             reason,
             since: since.unwrap_or_else(SystemTime::now),
         });
+        drop(failure);
+        self.moved.send_replace(());
     }
 
     /// Notes that another process may write to the storage, and this one may not.
@@ -114,6 +127,7 @@ impl State {
         tracing::info!("the store is released: {reason}; changes are refused");
         let since = SystemTime::now();
         *self.failure.write() = Some(Failure { reason, since });
+        self.moved.send_replace(());
     }
 
     /// Notes that the store can be written.

@@ -71,6 +71,29 @@ fn ids(commit: &Commit) -> Vec<(bool, u128)> {
 }
 
 #[tokio::test]
+async fn a_commit_of_another_process_is_waited_for() {
+    let memory = Memory::default();
+    let store = started(&memory, []);
+    assert!(store.reach(1).await.is_ok());
+    let ((), reached) = join(
+        async {
+            // The other future waits by now.
+            tokio::task::yield_now().await;
+            commit(&memory, &[service(2, "b")]);
+        },
+        store.reach(2),
+    )
+    .await;
+    assert!(reached.is_ok());
+    assert_eq!(ids_of(&store, Kind::Service), [1, 2]);
+    // One that has not come when the store fails is not waited for.
+    let (released, reached) = join(store.release("it is taken over"), store.reach(3)).await;
+    released.unwrap();
+    assert!(matches!(reached, Err(Error::Unavailable(_))));
+    assert!(store.reach(2).await.is_ok());
+}
+
+#[tokio::test]
 async fn an_overtaken_write_is_made_again() {
     let memory = Memory::default();
     let twice = [2, 3].map(|id| overtaken(&memory, vec![service(id, &format!("s{id}"))]));
