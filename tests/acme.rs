@@ -280,11 +280,17 @@ fn settings_that_cannot_work_are_refused_with_the_reason() {
     }));
     let why = fields["config"]["domains"][0].as_str().unwrap();
     assert!(why.contains("dns-01"), "{why}");
-    let fields = refused(json!({"account_email": "a@b.example", "domains": ["a.example"]}));
-    assert_eq!(
-        fields["config"]["tos_accepted"],
-        "terms of service must be accepted, see https://letsencrypt.org/repository/"
-    );
+    let terms = json!({
+        "@entity": ["terms of service must be accepted, see https://letsencrypt.org/repository/"],
+        "config": { "tos_accepted": "value must be true" },
+    });
+    let without = json!({"account_email": "a@b.example", "domains": ["a.example"]});
+    assert_eq!(refused(without.clone()), terms);
+    for host in ["acme-v02", "acme-staging-v02"] {
+        let mut without = without.clone();
+        without["api_uri"] = format!("https://{host}.api.letsencrypt.org").into();
+        assert_eq!(refused(without), terms);
+    }
     let fields = refused(json!({"account_email": "a@b.example", "api_uri": uri, "eab_kid": "k"}));
     assert!(
         fields["@entity"][0]

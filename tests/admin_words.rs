@@ -272,6 +272,17 @@ fn violations_have_kongs_messages() {
             json!({"protocols": "these sets are mutually exclusive: ('tls_passthrough'), ('grpc', 'grpcs')"}),
         ),
         (
+            "routes",
+            json!({"protocols": ["http"], "snis": ["a"]}),
+            json!({
+                "@entity": [
+                    "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'",
+                    "must set one of 'methods', 'hosts', 'headers', 'paths' when 'protocols' is 'http'",
+                ],
+                "snis": "length must be 0",
+            }),
+        ),
+        (
             "upstreams",
             json!({"name": "v", "hash_on_header": "x", "hash_fallback_header": "x"}),
             json!({"@entity": ["values of these fields must be distinct: 'hash_on_header', 'hash_fallback_header'"]}),

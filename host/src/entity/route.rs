@@ -134,6 +134,7 @@ static WITH_CRITERIA: Declaration = Declaration {
     ..declaration(
         FIELDS,
         &[
+            SNIS_NEED_TLS,
             EntityCheck::Custom {
                 fields: PROTOCOLS_AND_CRITERIA,
                 check: |row, violations| something_to_match(row, violations, &[]),
@@ -161,6 +162,21 @@ static WITH_CRITERIA: Declaration = Declaration {
             },
         ],
     )
+};
+
+/// Names of servers are matched in the handshakes of TLS. Kong tells this before its other rules.
+const SNIS_NEED_TLS: EntityCheck = EntityCheck::Custom {
+    fields: &["protocols", "snis"],
+    check: |row, violations| {
+        let tls = ["https", "grpcs", "tls", "tls_passthrough"];
+        if is_set(row, "snis") && !tls.iter().any(|protocol| has(row, protocol)) {
+            violations.coupled(
+                "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'",
+                "snis",
+                "length must be 0",
+            );
+        }
+    },
 };
 
 /// The flavor of this process. Set once, at the start: the declarations, which are constants,
@@ -282,13 +298,6 @@ fn fields_of_the_family(row: &Row, violations: &mut Violations) {
         violations.field(
             "strip_path",
             "cannot set 'strip_path' when 'protocols' is 'grpc' or 'grpcs'",
-        );
-    }
-    let tls = ["https", "grpcs", "tls", "tls_passthrough"];
-    if is_set(row, "snis") && !tls.iter().any(|protocol| has(row, protocol)) {
-        violations.field(
-            "snis",
-            "'snis' can only be set when 'protocols' is 'grpcs', 'https', 'tls' or 'tls_passthrough'",
         );
     }
 }

@@ -59,9 +59,14 @@ impl Violations {
 
     /// Adds the error of Kong's rule that couples a field to the value of another.
     pub fn conditional(&mut self, given: &str, field: &str, message: impl Into<Value>) {
-        self.entity(format!(
-            "failed conditional validation given value of field '{given}'"
-        ));
+        let rule = format!("failed conditional validation given value of field '{given}'");
+        self.coupled(rule, field, message);
+    }
+
+    /// Adds the error of such a rule that has a sentence of its own: the sentence is that of the
+    /// entity, and the field has what is wrong with its value.
+    pub fn coupled(&mut self, rule: impl Into<String>, field: &str, message: impl Into<Value>) {
+        self.entity(rule);
         self.field(field, message);
     }
 

@@ -14,10 +14,13 @@ use crate::entity::{EntityCheck, Kind, Row, Violations, check};
 /// The name of the plugin.
 pub const NAME: &str = "acme";
 
-/// The directory of Let's Encrypt, which is the default, and that for trials.
-const LETS_ENCRYPT: [&str; 2] = [
-    "https://acme-v02.api.letsencrypt.org/directory",
-    "https://acme-staging-v02.api.letsencrypt.org/directory",
+/// The directory of Let's Encrypt.
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// Where Let's Encrypt issues certificates, and where it does so for trials.
+const LETS_ENCRYPT_HOSTS: [&str; 2] = [
+    "https://acme-v02.api.letsencrypt.org",
+    "https://acme-staging-v02.api.letsencrypt.org",
 ];
 
 const DOMAIN: Field = Field::element(Shape::String).check(&[Check::Text(domain)]);
@@ -51,7 +54,7 @@ pub(super) static KIND: PluginKind = PluginKind {
                          'account_key' out",
                     )]),
                     Field::string("api_uri")
-                        .default(Preset::String(LETS_ENCRYPT[0]))
+                        .default(Preset::String(LETS_ENCRYPT))
                         .check(&[Check::Text(check::url)]),
                     Field::boolean("tos_accepted").default(Preset::Boolean(false)),
                     Field::string("eab_kid").referenceable().secret(),
@@ -146,11 +149,12 @@ fn config<'r>(row: &'r Row, field: &str) -> Option<&'r Value> {
 fn terms(row: &Row, violations: &mut Violations) {
     let uri = config(row, "api_uri").and_then(Value::as_str);
     let accepted = config(row, "tos_accepted").and_then(Value::as_bool);
-    if uri.is_some_and(|uri| LETS_ENCRYPT.contains(&uri)) && accepted != Some(true) {
-        violations.conditional(
-            "config.api_uri",
-            "config.tos_accepted",
+    let is_lets_encrypt = |uri: &str| LETS_ENCRYPT_HOSTS.iter().any(|host| uri.starts_with(host));
+    if uri.is_some_and(is_lets_encrypt) && accepted != Some(true) {
+        violations.coupled(
             "terms of service must be accepted, see https://letsencrypt.org/repository/",
+            "config.tos_accepted",
+            "value must be true",
         );
     }
 }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::{
-    CRITERIA, FIELDS, addresses_name_something, declaration, family_of_requests,
+    CRITERIA, FIELDS, SNIS_NEED_TLS, addresses_name_something, declaration, family_of_requests,
     fields_of_the_family, is_set, something_to_match,
 };
 use crate::entity::declaration::Declaration;
@@ -57,6 +57,7 @@ pub(super) static DECLARATION: Declaration = Declaration {
     ..declaration(
         &ALL_FIELDS,
         &[
+            SNIS_NEED_TLS,
             EntityCheck::Custom {
                 fields: CHECKED,
                 check: |row, violations| something_to_match(row, violations, &["expression"]),
