@@ -26,6 +26,7 @@ pub(crate) mod fuzzing;
 mod grpc;
 mod head_size;
 mod headers;
+mod hops;
 mod http2;
 mod listen;
 mod matched;

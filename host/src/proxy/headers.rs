@@ -1,20 +1,21 @@
 //! Headers that are passed on: which are removed, and which are added, as in Kong. Source: Kong
-//! 3.9; hop-by-hop headers RFC 9110, 7.6.1.
+//! 3.9.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, Entry, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, VIA,
+    CONTENT_LENGTH, Entry, HOST, HeaderMap, HeaderName, HeaderValue, SERVER, TE, VIA,
 };
 use http::{Method, Request, StatusCode, Uri, Version};
 
 use super::PRODUCT;
 use super::client_address::ClientAddress;
 use super::connection_info::ConnectionInfo;
+use super::hops::Hops;
 use super::request_id::RequestId;
 use crate::config::ResponseHeaders;
-use crate::http1::{list, lists};
+use crate::http1::lists;
 use crate::listener::{ProxyHeader, ProxyVersion};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -363,67 +364,6 @@ fn longer_list(text: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName, more:
     }
     text.extend_from_slice(more);
     text.extend_from_slice(b"\r\n");
-}
-
-/// The headers that `Connection` names as hop-by-hop.
-#[derive(Default)]
-pub(super) struct Hops(Vec<Box<[u8]>>);
-
-impl Hops {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let mut hops = Self::default();
-        for value in headers.get_all(CONNECTION) {
-            hops.read(value.as_bytes());
-        }
-        hops
-    }
-
-    fn read(&mut self, connection: &[u8]) {
-        for token in list(connection) {
-            // The usual tokens are handled without an allocation.
-            let usual = token.eq_ignore_ascii_case(b"close")
-                || token.eq_ignore_ascii_case(b"keep-alive")
-                || token.eq_ignore_ascii_case(b"upgrade");
-            if !usual {
-                self.0.push(token.into());
-            }
-        }
-    }
-
-    pub(super) fn names(&self, header: &str) -> bool {
-        (self.0.iter()).any(|token| token.eq_ignore_ascii_case(header.as_bytes()))
-    }
-}
-
-/// Removes the headers that `Connection` names as hop-by-hop, and their names from `Connection`. What
-/// policies set under such a name afterwards is sent, so that a client cannot have it removed: with
-/// `Connection: X-Anonymous-Consumer`, an anonymous request would look like an authenticated one.
-pub(super) fn remove_hops(headers: &mut HeaderMap) {
-    let hops = Hops::of(headers);
-    if hops.0.is_empty() {
-        return;
-    }
-    let named: Vec<HeaderName> = headers.keys().cloned().collect();
-    for name in named.iter().filter(|name| hops.names(name.as_str())) {
-        // Those that describe the message are written anew for the endpoint.
-        let stays = matches!(
-            name.as_str(),
-            "connection" | "content-length" | "host" | "te" | "trailer" | "transfer-encoding"
-        );
-        if !stays {
-            headers.remove(name);
-        }
-    }
-    let usual = ["close", "keep-alive", "upgrade"].map(HeaderValue::from_static);
-    let listed = |token: &HeaderValue| {
-        let token = token.to_str().unwrap_or_default();
-        lists(headers, &CONNECTION, token)
-    };
-    let left: Vec<HeaderValue> = usual.into_iter().filter(listed).collect();
-    headers.remove(CONNECTION);
-    for token in left {
-        headers.append(CONNECTION, token);
-    }
 }
 
 /// Adds the gateway's headers to the response of an upstream, which was received by this version of

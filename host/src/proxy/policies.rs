@@ -18,7 +18,7 @@ use super::Inbound;
 use super::client::ClientRequest;
 use super::client_host::host_of;
 use super::download::Content;
-use super::headers;
+use super::hops::remove_hops;
 use super::matched::Matched;
 use super::respond::{CLIENT_CLOSED, Reject};
 use super::upload::Upload;
@@ -267,7 +267,7 @@ pub(super) async fn access(
     let run = run.insert(Run::new(chain, matched.host.name().into()));
     let route = matched.route;
     run.route = Some((route.id, route.name.clone(), route.service));
-    headers::remove_hops(&mut parts.headers);
+    remove_hops(&mut parts.headers);
     let matched_at = chain.traces().then(Instant::now);
     run.begin_trace(chain, policies, &parts.headers);
     let body = upload.as_ref().map(PolicyBody::new);

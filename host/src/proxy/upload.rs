@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 
 use super::head_size::HeadLimit;
-use super::headers::Hops;
+use super::hops::Hops;
 use super::respond::Reject;
 use crate::http1::trailers_passed_on;
 use crate::leftover::{self, PolledFrame};

@@ -73,7 +73,7 @@ impl Described {
         head.method = self.method.clone();
         head.uri = self.target.clone().into();
         head.headers = self.headers.clone();
-        super::super::headers::remove_hops(&mut head.headers);
+        super::super::hops::remove_hops(&mut head.headers);
         let path = path::normalize(self.target.path().as_bytes());
         let host = self.authority().map(|authority| authority.host);
         let host = host.as_ref().map_or("", |host| host.as_str());

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{Listen, ListenAddress, ResponseHeaders};
 use crate::proxy::connection_info::ListenerInfo;
+use crate::proxy::hops::remove_hops;
 
 fn map(lines: &[(&str, &str)]) -> HeaderMap {
     lines
