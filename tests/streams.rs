@@ -4,7 +4,9 @@ mod records;
 mod tls;
 mod udp;
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -345,9 +347,9 @@ fn the_admin_api_shows_the_listeners_of_streams() {
     assert!(shown["stream_listeners"][0].get("http2").is_none());
 }
 
-#[test]
-fn an_endpoint_is_sent_the_client_by_the_proxy_protocol() {
-    let gateway = listening("127.0.0.1:0").start();
+/// Routes for requests and for TCP to an endpoint that is sent headers of the PROXY protocol. It
+/// answers with the header and the line that follows.
+fn serve_proxied(gateway: &Gateway) -> RawServer {
     let server = RawServer::start(|_, mut raw| {
         let header = raw.read_until("\r\n");
         let body = format!("{header}{}", raw.read_until("\n"));
@@ -361,17 +363,45 @@ fn an_endpoint_is_sent_the_client_by_the_proxy_protocol() {
         .expect(201);
     gateway.add_target("u", server.address, 100);
     route(
-        &gateway,
+        gateway,
         "stream",
         json!({ "protocol": "tcp", "host": "u" }),
         json!({ "protocols": ["tcp"], "sources": [{ "ip": "127.0.0.1" }] }),
     );
     route(
-        &gateway,
+        gateway,
         "http",
         json!({ "protocol": "http", "host": "u" }),
         json!({ "paths": ["/"] }),
     );
+    server
+}
+
+#[test]
+fn an_endpoint_is_sent_no_address_of_the_client_of_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let [proxy, stream] = ["proxy", "stream"].map(|name| folder.path().join(name));
+    let gateway = listening(&format!("127.0.0.1:0, unix:{}", stream.display()))
+        .arg(
+            "--proxy-listen",
+            format!("127.0.0.1:0, unix:{}", proxy.display()),
+        )
+        .start();
+    let _server = serve_proxied(&gateway);
+    for to in [stream, proxy] {
+        let mut client = UnixStream::connect(to).unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
+        client.write_all(request).unwrap();
+        let mut lines = BufReader::new(client).lines();
+        let header = lines.find(|line| line.as_ref().unwrap().starts_with("PROXY"));
+        assert_eq!(header.unwrap().unwrap(), "PROXY UNKNOWN");
+    }
+}
+
+#[test]
+fn an_endpoint_is_sent_the_client_by_the_proxy_protocol() {
+    let gateway = listening("127.0.0.1:0").start();
+    let _server = serve_proxied(&gateway);
     // Requests of one connection share a connection to the endpoint, and no others do.
     for to in [gateway.listener("stream", 0), gateway.proxy] {
         for _ in 0..2 {

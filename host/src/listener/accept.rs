@@ -1,12 +1,16 @@
 //! Accepts connections of any kind of socket.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::net::{TcpListener, UnixListener};
 
 use super::bind::BoundSocket;
 use super::transport::Socket;
+
+/// What stands for the address of the client of a Unix socket, which is on this machine. No client
+/// over TCP has its port, 0.
+pub(super) const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A listening socket on the runtime of a thread.
 #[derive(Debug)]
@@ -25,7 +29,7 @@ impl Acceptor {
     }
 
     /// Waits for the next connection, and returns it with the address of the client. A client of a
-    /// Unix socket has none: it is on this machine, and counts as 127.0.0.1 with port 0.
+    /// Unix socket has none, and counts as [`UNIX_PEER`].
     pub(crate) async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         match self {
             Self::Tcp(listener) => {
@@ -34,8 +38,7 @@ impl Acceptor {
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                Ok((Socket::Unix(stream), local))
+                Ok((Socket::Unix(stream), UNIX_PEER))
             }
         }
     }

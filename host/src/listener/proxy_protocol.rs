@@ -217,6 +217,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::UnixStream;
 
+    use super::super::accept::UNIX_PEER;
     use super::super::{ProxyHeader, ProxyVersion};
     use super::*;
 
@@ -352,10 +353,18 @@ mod tests {
         ) {
             let version = if is_v1 { ProxyVersion::V1 } else { ProxyVersion::V2 };
             let (source, destination) = (SocketAddr::from(source), SocketAddr::from(destination));
-            let header = ProxyHeader { version, source, destination }.bytes();
+            let header = ProxyHeader::new(version, source, destination).bytes();
             let found = read_whole(&header).unwrap().unwrap();
             prop_assert_eq!(found.ip().to_canonical(), source.ip().to_canonical());
             prop_assert_eq!(found.port(), source.port());
+        }
+    }
+
+    #[test]
+    fn a_header_for_the_client_of_a_unix_socket_names_no_address() {
+        for version in [ProxyVersion::V1, ProxyVersion::V2] {
+            let header = ProxyHeader::new(version, UNIX_PEER, ([192, 0, 2, 1], 80).into());
+            assert_eq!(read_whole(&header.bytes()).unwrap(), None);
         }
     }
 

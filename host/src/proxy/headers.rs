@@ -71,11 +71,8 @@ impl Forwarded<'_> {
         let ConnectionInfo {
             local, listener, ..
         } = self.connection;
-        ProxyHeader {
-            version,
-            source: self.client.address,
-            destination: SocketAddr::new(*local, listener.port),
-        }
+        let destination = SocketAddr::new(*local, listener.port);
+        ProxyHeader::new(version, self.client.address, destination)
     }
 
     /// Whether the endpoint is told the id of the request. Otherwise, a header of that name that the

@@ -60,11 +60,7 @@ pub(super) async fn connect(
     } = wanted;
     let endpoint = in_flight.endpoint();
     let proxied = service.upstream.policy().proxy_protocol();
-    let proxied = proxied.map(|version| ProxyHeader {
-        version,
-        source,
-        destination,
-    });
+    let proxied = proxied.map(|version| ProxyHeader::new(version, source, destination));
     let tls = service.tls.as_ref().filter(|_| may_use_tls);
     let tls = tls.map(|client| Handshake {
         client,
