@@ -6,14 +6,17 @@ use crate::proxy::with_route;
 #[test]
 fn a_connection_is_upgraded_to_websocket() {
     let (gateway, _backend) = with_route(&[], &[("paths[]", "/")]);
-    let mut raw = Raw::connect(gateway.proxy);
-    raw.send(
-        b"GET /upgrade HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
-    );
-    let head = raw.read_until("\r\n\r\n");
-    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    raw.send(b"to and fro\n");
-    assert_eq!(raw.read_until("\n"), "to and fro\n");
+    // As in Kong, the header Upgrade is enough.
+    for connection in ["connection: upgrade\r\n", ""] {
+        let mut raw = Raw::connect(gateway.proxy);
+        let request =
+            format!("GET /upgrade HTTP/1.1\r\nhost: h\r\n{connection}upgrade: websocket\r\n\r\n");
+        raw.send(request.as_bytes());
+        let head = raw.read_until("\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        raw.send(b"to and fro\n");
+        assert_eq!(raw.read_until("\n"), "to and fro\n");
+    }
 }
 
 #[test]

@@ -68,13 +68,13 @@ pub(super) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Reads the `Upgrade` of a request, if it asks for a supported protocol.
+    /// Reads the `Upgrade` of a request, if it asks for a supported protocol. As in Kong, `Connection`
+    /// need not name it: some proxies in front drop that.
     pub(super) fn asked(parts: &mut Parts) -> Option<Self> {
         if !parts.headers.contains_key(UPGRADE) || parts.version < Version::HTTP_11 {
             return None;
         }
-        let has = |name, token| lists(&parts.headers, &name, token);
-        if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
+        if !lists(&parts.headers, &UPGRADE, "websocket") {
             return None;
         }
         // hyper keeps its side of the upgrade in the extensions, and accepts only a whole request.
