@@ -109,7 +109,7 @@ fn a_response_that_grows_too_long_makes_no_request_wait() {
 }
 
 #[test]
-fn waiting_requests_ask_the_endpoint_if_the_first_takes_too_long_or_leaves() {
+fn waiting_requests_ask_the_endpoint_if_the_first_takes_too_long() {
     let (origin, answer) = held();
     let setup = Setup::new().arg("--proxy-cache-lock-timeout", 50);
     let gateway = cached_with(setup, &origin, json!({}));
@@ -121,16 +121,29 @@ fn waiting_requests_ask_the_endpoint_if_the_first_takes_too_long_or_leaves() {
     for mut client in clients {
         assert!(client.read_to_end().ends_with("\r\n\r\nok"));
     }
+}
 
-    let (origin, _answer) = held();
+#[test]
+fn one_waiting_request_takes_the_place_of_the_first_if_that_leaves() {
+    let (origin, answer) = held();
     let setup = Setup::new().arg("--proxy-cache-lock-timeout", 3_600_000);
     let gateway = cached_with(setup, &origin, json!({}));
     let first = ask_at_once(&gateway, 1);
     until("the first asks the endpoint", || origin.accepted() == 1);
-    let second = ask_at_once(&gateway, 1);
+    let others = ask_at_once(&gateway, 20);
     let open = active_connections(&gateway);
     drop(first);
     until("the first has left", || active_connections(&gateway) < open);
-    until("the second asks the endpoint", || origin.accepted() == 2);
-    drop(second);
+    until("another one asks the endpoint", || origin.accepted() == 2);
+    // To the first one, and to the one in its place.
+    for _ in 0..2 {
+        answer.send(format!("{PLAIN}\r\nok")).unwrap();
+    }
+    let mut hits = 0;
+    for mut client in others {
+        let reply = client.read_to_end();
+        assert!(reply.ends_with("\r\n\r\nok"), "{reply}");
+        hits += usize::from(reply.contains("x-cache-status: Hit\r\n"));
+    }
+    assert_eq!((hits, origin.accepted()), (19, 2));
 }

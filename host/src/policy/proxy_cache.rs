@@ -243,7 +243,7 @@ impl ProxyCache {
                 .await
                 .map(|ended| ended.map(|it| *it))
             {
-                Ok(Ok(Progress::Stored)) => {}
+                Ok(Ok(Progress::Stored | Progress::Abandoned)) => {}
                 Ok(_) => break,
                 Err(_) => {
                     self.cache.give_up(identity.slot, &progress);
@@ -254,7 +254,7 @@ impl ProxyCache {
                 Ok(answer) => return answer.into(),
                 Err(found) => status = found,
             }
-            // What was stored is for requests with other headers.
+            // What was stored is for requests with other headers, or nothing was stored.
             match self.cache.turn(identity.slot, may_fetch(request)) {
                 Turn::Fetch(fetch) => return self.go_on(request, identity, status, Some(fetch)),
                 Turn::Wait(other) => progress = other,
@@ -423,7 +423,9 @@ impl Policy for ProxyCache {
             return;
         };
         // The gateway has no response: nothing is stored.
-        kept.fetch = None;
+        if let Some(fetch) = kept.fetch.take() {
+            fetch.failed();
+        }
         let status = match kept.status {
             Some(Status::Miss | Status::Refresh) if is_own => Some(Status::Bypass),
             status => status,
@@ -472,10 +474,11 @@ impl BodyFilter for Storing {
         let fetch = self.fetch.take();
         if let Some((mut draft, body)) = self.draft.take() {
             draft.body = body.finish();
-            if self.cache.store(self.slot, draft, self.asked)
-                && let Some(fetch) = fetch
-            {
-                fetch.done();
+            let is_stored = self.cache.store(self.slot, draft, self.asked);
+            match fetch {
+                Some(fetch) if is_stored => fetch.done(),
+                Some(fetch) => fetch.failed(),
+                None => {}
             }
         }
         Bytes::new()

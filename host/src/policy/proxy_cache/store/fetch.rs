@@ -32,6 +32,8 @@ pub(in crate::policy::proxy_cache) enum Progress {
     Stored,
     /// No response was stored.
     Failed,
+    /// It has ended early, such as by the end of its client. Another request can take its place.
+    Abandoned,
 }
 
 impl Cache {
@@ -86,7 +88,9 @@ impl Cache {
     }
 }
 
-/// A request that fetches a response. When it is dropped, those that wait for it go on.
+/// A request that fetches a response. When it is dropped, one of those that wait for it takes its
+/// place: the client of a request may leave at any time, and all others would ask the endpoint at
+/// once.
 #[derive(Debug)]
 pub(in crate::policy::proxy_cache) struct Fetch {
     cache: Arc<Cache>,
@@ -100,9 +104,15 @@ impl Fetch {
         self.end(Progress::Stored);
     }
 
+    /// There is no response, or none that could be stored this time. Those that wait go on.
+    pub(in crate::policy::proxy_cache) fn failed(self) {
+        self.end(Progress::Failed);
+    }
+
     /// The response cannot be stored. For a while, requests for this slot do not wait for each other.
     pub(in crate::policy::proxy_cache) fn not_stored(self) {
         self.cache.do_not_share(self.slot);
+        self.end(Progress::Failed);
     }
 
     /// Ends the waits, unless the requests that waited have given up before.
@@ -117,7 +127,7 @@ impl Fetch {
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        self.end(Progress::Failed);
+        self.end(Progress::Abandoned);
     }
 }
 
@@ -160,8 +170,26 @@ mod tests {
         let Turn::Fetch(fetch) = cache.turn(slot, true) else {
             panic!("a stored response ends the time without waits");
         };
-        drop(fetch);
+        fetch.failed();
         assert!(matches!(cache.turn(slot, true), Turn::Fetch(_)));
+    }
+
+    #[test]
+    fn one_request_takes_the_place_of_an_abandoned_one() {
+        let cache = cache();
+        let slot = identity(1).slot;
+        let Turn::Fetch(fetch) = cache.turn(slot, true) else {
+            panic!("the first request does not fetch");
+        };
+        let Turn::Wait(waiting) = cache.turn(slot, true) else {
+            panic!("the second request does not wait");
+        };
+        drop(fetch);
+        assert_eq!(*waiting.borrow(), Progress::Abandoned);
+        let Turn::Fetch(_fetch) = cache.turn(slot, true) else {
+            panic!("no request takes its place");
+        };
+        assert!(matches!(cache.turn(slot, true), Turn::Wait(_)));
     }
 
     #[test]
