@@ -193,6 +193,44 @@ fn srv_records_set_ports_and_weights() {
 }
 
 #[test]
+fn addresses_that_come_with_srv_records_are_not_asked_for() {
+    let dns = Dns::start();
+    let (one, two) = pair();
+    let port = one.address.port();
+    let services = ["one.test.", "Two.test.", "three.test."].map(|host| (1, 10, port, host));
+    let added = vec![("one.test.", ONE), ("two.test.", TWO), ("other.test.", TWO)];
+    dns.set(
+        "_http._tcp.test",
+        DnsReply::ServicesWith(services.to_vec(), added),
+    );
+    dns.set("three.test", DnsReply::Addresses(vec![ONE], 60));
+    let gateway = setup(&dns).start();
+    gateway.balanced(&[]);
+    target(&gateway, "_http._tcp.test:1");
+    let tally = Load::run(gateway.proxy, "/", 1, 4);
+    assert_eq!(tally.by_backend["one"], 2);
+    assert_eq!(tally.by_backend["two"], 2);
+    let asked = ["one.test", "two.test", "three.test"].map(|host| dns.queries(host));
+    assert_eq!(asked, [0, 0, 1]);
+    drop(two);
+}
+
+#[test]
+fn a_service_that_is_not_offered_has_no_address() {
+    let dns = Dns::start();
+    dns.set(
+        "_http._tcp.test",
+        DnsReply::Services(vec![(0, 0, 0, ".")], 60),
+    );
+    let gateway = setup(&dns).start();
+    gateway.balanced(&[]);
+    target(&gateway, "_http._tcp.test:1");
+    let refused = gateway.get("/").expect(503);
+    assert_eq!(refused.json()["reason"], "no_address");
+    assert_eq!(dns.queries(""), 0);
+}
+
+#[test]
 fn the_host_of_a_service_and_the_hosts_file_are_resolved() {
     let dns = Dns::start();
     let folder = tempfile::tempdir().unwrap();

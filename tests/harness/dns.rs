@@ -18,6 +18,11 @@ pub(crate) enum DnsReply {
     Addresses6(Vec<Ipv6Addr>, u32),
     /// With these services, as priority, weight, port and host, and a time to live in seconds.
     Services(Vec<(u16, u16, u16, &'static str)>, u32),
+    /// With these services, and with these addresses of hosts besides.
+    ServicesWith(
+        Vec<(u16, u16, u16, &'static str)>,
+        Vec<(&'static str, Ipv4Addr)>,
+    ),
     /// With these IPv4 addresses, but only after this time.
     Late(Vec<Ipv4Addr>, Duration),
     /// With SERVFAIL.
@@ -135,6 +140,17 @@ fn answer(mut message: Message, reply: Option<DnsReply>) -> Option<Message> {
                 let service = SRV::new(priority, weight, port, host);
                 message.add_answer(record(ttl, RData::SRV(service)));
             }
+        }
+        Some(DnsReply::ServicesWith(services, hosts)) if query.query_type() == RecordType::SRV => {
+            for (priority, weight, port, host) in services {
+                let host = Name::from_ascii(host).unwrap();
+                let service = SRV::new(priority, weight, port, host);
+                message.add_answer(record(60, RData::SRV(service)));
+            }
+            message.add_additionals(hosts.into_iter().map(|(host, address)| {
+                let host = Name::from_ascii(host).unwrap();
+                Record::from_rdata(host, 60, RData::A(A(address)))
+            }));
         }
         // The name exists and has no record of this type.
         Some(_) => {}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use hickory_resolver::proto::rr::rdata::SRV;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use parking_lot::Mutex;
 
 use super::servers::Servers;
@@ -233,6 +233,17 @@ async fn addresses(servers: &Servers, name: &Name, kind: RecordType) -> Result<A
     Ok(Answer::new(addresses.collect(), found.valid_until()))
 }
 
+/// The addresses of a host that a server has added to its answer about services (RFC 2782); `None` if
+/// it has added none.
+fn added(records: &[Record], host: &Name, kind: RecordType) -> Option<Answer> {
+    let own = records.iter();
+    let own = own.filter(|record| record.record_type() == kind && record.name == *host);
+    let ttl = own.clone().map(|record| record.ttl).min()?;
+    let addresses = own.filter_map(|record| Some(Address::bare(ip(&record.data)?)));
+    let valid_until = Instant::now() + Duration::from_secs(ttl.into());
+    Some(Answer::new(addresses.collect(), valid_until))
+}
+
 /// The addresses of the services of the best priority, each with the port and weight of its record.
 async fn services(servers: &Servers, name: &Name) -> Result<Answer, Failure> {
     let found = servers.records(name, RecordType::SRV).await?;
@@ -245,11 +256,17 @@ async fn services(servers: &Servers, name: &Name) -> Result<Answer, Failure> {
         })
         .collect();
     let best = services.iter().map(|service| service.priority).min();
-    services.retain(|service| Some(service.priority) == best);
+    // The root stands for no host at all (RFC 2782).
+    services.retain(|service| Some(service.priority) == best && !service.target.is_root());
+    let records = found.additionals();
     let hosts = stream::iter(services).map(|service| async move {
-        let mut found = addresses(servers, &service.target, RecordType::A).await;
+        let of_type = async |kind| match added(records, &service.target, kind) {
+            Some(answer) => Ok(answer),
+            None => addresses(servers, &service.target, kind).await,
+        };
+        let mut found = of_type(RecordType::A).await;
         if matches!(&found, Err(Failure::NotFound)) {
-            found = addresses(servers, &service.target, RecordType::AAAA).await;
+            found = of_type(RecordType::AAAA).await;
         }
         (service, found)
     });
