@@ -58,6 +58,7 @@ mod declarative_errors;
 mod declarative_ids;
 mod declarative_tags;
 mod dns;
+mod dns_first_answers;
 mod draining;
 mod endpoint_connections;
 mod engine;

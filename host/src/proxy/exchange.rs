@@ -144,6 +144,9 @@ pub(super) async fn exchange(
 ) -> Result<Exchanged, Reject> {
     let service = outbound.service;
     let upstream = &*service.upstream;
+    if upstream.awaits_names() {
+        Box::pin(upstream.looked_up(service.connect_timeout)).await;
+    }
     // Allocates only if a try fails.
     let mut tried = Vec::new();
     let (mut attempt, mut last_status) = (0, None);

@@ -59,6 +59,9 @@ pub(super) async fn place<T>(
     connect: impl AsyncFn(&InFlight) -> Result<T, ConnectError>,
 ) -> Result<Placed<T>, StreamStatus> {
     let upstream = &*service.upstream;
+    if upstream.awaits_names() {
+        upstream.looked_up(service.connect_timeout).await;
+    }
     let client = record.source.ip().to_string();
     let affinity = affinity(upstream.policy().affinity.as_ref(), &client);
     let facts = Facts { client };

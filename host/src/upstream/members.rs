@@ -9,15 +9,17 @@ mod table;
 mod targets;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::memory::Memory;
 use super::policy::Policy;
+use super::resolve::WantedNames;
 use crate::authority::Host;
 use crate::balancer::{Balancer, Refusal};
 use crate::endpoint::health::Source;
@@ -152,6 +154,12 @@ pub(super) struct Members {
     has_failover: AtomicBool,
     /// Whether a target limits its requests.
     is_limited: AtomicBool,
+    /// Whether there is no address yet, and names are being looked up for the first time.
+    awaits_names: AtomicBool,
+    /// Notified when that is no longer so.
+    looked_up: Notify,
+    /// Where names are noted that requests need an address of, if there is none.
+    wanted: OnceLock<Arc<WantedNames>>,
 }
 
 #[derive(Debug)]
@@ -194,6 +202,9 @@ impl Members {
             keeps_sessions: AtomicBool::new(false),
             has_failover: AtomicBool::new(false),
             is_limited: AtomicBool::new(false),
+            awaits_names: AtomicBool::new(false),
+            looked_up: Notify::new(),
+            wanted: OnceLock::new(),
         }
     }
 
@@ -396,6 +407,32 @@ impl Members {
             hit
         })?;
         Some(chosen.endpoint(chosen.weight))
+    }
+
+    /// Whether there is no address yet, and names are being looked up for the first time.
+    pub(super) fn awaits_names(&self) -> bool {
+        self.awaits_names.load(Ordering::Acquire)
+    }
+
+    /// Waits until that is no longer so.
+    pub(super) async fn looked_up(&self) {
+        loop {
+            // No notification that comes from here on is missed.
+            let looked_up = self.looked_up.notified();
+            if !self.awaits_names() {
+                return;
+            }
+            looked_up.await;
+        }
+    }
+
+    /// Has the names of its targets looked up soon, of which none has an address.
+    pub(super) fn want_addresses(&self) {
+        if let Some(wanted) = self.wanted.get() {
+            let inner = self.inner.lock();
+            let targets = inner.targets.iter();
+            wanted.extend(targets.map(|target| target.host.dns_name()));
+        }
     }
 
     /// Whether a target limits its requests.

@@ -17,11 +17,15 @@ use crate::dns::{Address, Answer, Failure, Lookup, QUESTIONS, UNANSWERED};
 /// Pause after a look-up that failed; each failure in a row doubles it, up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
+/// Pause after a look-up that failed of a name without an address, if a request needs one. Source: Kong,
+/// `dns_error_ttl`.
+const WANTED_PAUSE: Duration = Duration::from_secs(1);
+
 /// Longest time between two look-ups of a name, however long the TTL of its records is.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Longest wait for a new name; after it, the change that brought the name goes ahead without its
-/// addresses. It is longer than records of one type take that no server answers for, so that those
+/// addresses, and requests wait for them. It is longer than records of one type take that no server answers for, so that those
 /// of the next type come in time.
 const NEW_NAME_TIMEOUT: Duration = UNANSWERED.saturating_add(Duration::from_millis(500));
 
@@ -46,12 +50,38 @@ pub struct Names {
     min_ttl: Duration,
     /// By the name that is sent to DNS.
     known: Mutex<HashMap<String, Known>>,
-    /// The names whose addresses have changed since these were last taken.
+    /// The names whose addresses have changed, or that were looked up for the first time, since these
+    /// were last taken.
     changed: Mutex<HashSet<String>>,
     /// Notified when a name is answered for the first time: it may be due before the others.
     came: Notify,
-    /// Whether a name that a change did not wait for has got an address since.
+    /// Whether a name that a change did not wait for has been answered since.
     came_late: AtomicBool,
+    wanted: Arc<WantedNames>,
+}
+
+/// The names without an address that requests need one of, until their next look-up has ended.
+#[derive(Debug, Default)]
+pub(super) struct WantedNames {
+    names: Mutex<HashSet<String>>,
+    /// Notified of further ones.
+    more: Notify,
+}
+
+impl WantedNames {
+    /// Has these names looked up again soon.
+    pub(super) fn extend<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        let mut wanted = self.names.lock();
+        let before = wanted.len();
+        for name in names {
+            if !wanted.contains(name) {
+                wanted.insert(name.to_owned());
+            }
+        }
+        if wanted.len() > before {
+            self.more.notify_one();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -63,6 +93,8 @@ struct Known {
     /// When the last answer came, and until when its records hold.
     answered: Option<(Instant, Instant)>,
     due: Instant,
+    /// When it may be looked up before that, if a request needs it.
+    due_if_wanted: Instant,
     /// Whether it is being looked up.
     asked: bool,
     /// Whether this is its first look-up.
@@ -81,7 +113,13 @@ impl Names {
             changed: Mutex::default(),
             came: Notify::new(),
             came_late: AtomicBool::new(false),
+            wanted: Arc::default(),
         }
+    }
+
+    /// The names without an address that requests need one of.
+    pub(super) fn wanted(&self) -> &Arc<WantedNames> {
+        &self.wanted
     }
 
     /// The addresses of a host: itself if it is an address, none while its name is not resolved.
@@ -195,6 +233,7 @@ impl Names {
                     }
                 }
                 () = tokio::time::sleep_until(next.into()) => {}
+                () = self.wanted.more.notified() => {}
                 () = self.came.notified() => {
                     if self.came_late.swap(false, Ordering::AcqRel) && !changed() {
                         return;
@@ -209,6 +248,13 @@ impl Names {
     fn begin(&self) -> (Vec<(String, Option<DnsType>)>, Instant) {
         let now = Instant::now();
         let mut known = self.known.lock();
+        self.wanted.names.lock().retain(|name| {
+            let known = known.get_mut(name);
+            known.is_some_and(|known| {
+                known.due = known.due.min(known.due_if_wanted);
+                true
+            })
+        });
         let mut room = CONCURRENCY;
         // New names are looked up elsewhere, any number of them at a time.
         for known in known.values().filter(|known| known.asked && !known.first) {
@@ -238,11 +284,21 @@ impl Names {
         (host, answer)
     }
 
-    /// Returns whether an address changed.
+    /// Whether a host is a name that is being looked up for the first time.
+    pub(super) fn is_awaited(&self, host: &Host<'_>) -> bool {
+        let known = self.known.lock();
+        known.get(host.dns_name()).is_some_and(|known| known.first)
+    }
+
+    /// Returns whether an address changed, or the first look-up has ended: requests wait for that,
+    /// whatever it has found.
     fn take(&self, host: &str, answer: Result<Answer, Failure>) -> bool {
         let mut known = self.known.lock();
-        let known = known.get_mut(host);
-        let is_changed = known.is_some_and(|known| known.take(host, answer, self.min_ttl));
+        let is_changed = known.get_mut(host).is_some_and(|known| {
+            let was_first = known.first;
+            known.take(host, answer, self.min_ttl) || was_first
+        });
+        self.wanted.names.lock().remove(host);
         if is_changed {
             self.changed.lock().insert(host.to_owned());
         }
@@ -273,6 +329,7 @@ impl Known {
             kind: None,
             answered: None,
             due,
+            due_if_wanted: due,
             asked: false,
             first: false,
             failures: 0,
@@ -289,6 +346,7 @@ impl Known {
             Ok(answer) => {
                 let left = answer.valid_until.saturating_duration_since(now);
                 self.due = now + left.clamp(min_ttl, LONGEST);
+                self.due_if_wanted = self.due;
                 self.failures = 0;
                 self.error = None;
                 self.service = answer.service;
@@ -309,6 +367,7 @@ impl Known {
                 }
                 let pause = RETRY.0 * 2_u32.saturating_pow(self.failures);
                 self.due = now + pause.clamp(RETRY.0.max(min_ttl.min(RETRY.1)), RETRY.1);
+                self.due_if_wanted = now + WANTED_PAUSE.max(min_ttl.min(RETRY.1));
                 self.failures = (self.failures + 1).min(16);
                 self.error = Some(error);
                 false
@@ -381,6 +440,24 @@ mod tests {
         assert_eq!(begun(&names), 0, "none is asked for twice at a time");
         names.take("live.test", Err(Failure::NotFound));
         assert!(!names.known.lock()["live.test"].asked);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_a_request_needs_is_looked_up_soon() {
+        let names = names();
+        let mut dead = Known::new(Instant::now());
+        for _ in 0..10 {
+            dead.take("dead.test", Err(Failure::NotFound), Duration::ZERO);
+        }
+        names.known.lock().insert("dead.test".into(), dead);
+        let left = |names: &Names| names.begin().1 - Instant::now();
+        assert!(left(&names) > Duration::from_secs(10));
+        names
+            .wanted()
+            .extend(["dead.test", "other.test"].into_iter());
+        assert!(left(&names) <= WANTED_PAUSE);
+        names.take("dead.test", Err(Failure::NotFound));
+        assert!(left(&names) > Duration::from_secs(10));
     }
 
     #[test]

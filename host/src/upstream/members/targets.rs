@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -167,6 +168,13 @@ impl Members {
         }));
         inner.targets = targets.to_vec();
         self.choose(&mut inner);
+        let is_awaited = |target: &Target| names.is_awaited(&target.host);
+        let awaits = inner.members.is_empty() && targets.iter().any(is_awaited);
+        self.wanted.get_or_init(|| Arc::clone(names.wanted()));
+        self.awaits_names.store(awaits, Ordering::Release);
+        if !awaits {
+            self.looked_up.notify_waiters();
+        }
     }
 
     /// Restores what an earlier run of the gateway, or an earlier upstream of this name, has left
