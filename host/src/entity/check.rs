@@ -138,7 +138,7 @@ pub(super) fn sni(text: &str) -> Result<(), String> {
     if ip(text).is_some() || ip(split_port(text).0).is_some() {
         return Err("must not be an IP".into());
     }
-    if split_port(text).1.is_some() {
+    if split_port(text).1.is_some_and(is_number) {
         return Err("must not have a port".into());
     }
     match text.matches('*').count() {

@@ -113,6 +113,9 @@ fn addresses_are_no_server_names_with_or_without_a_port() {
         assert_eq!(sni(address), Err("must not be an IP".into()), "{address}");
     }
     assert_eq!(sni("a.example:443"), Err("must not have a port".into()));
+    for wrong in ["a.example:", "a:b", "/a"] {
+        assert_eq!(sni(wrong), Err(format!("invalid value: {wrong}")));
+    }
 }
 
 #[test]
