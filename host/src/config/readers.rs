@@ -29,6 +29,15 @@ pub(super) fn each<T>(
     }
 }
 
+/// The entries of a list that keeps others out. One that is written without an entry is a mistake,
+/// such as a variable of a secret that is missing: read as "none", it would let everyone in.
+pub(super) fn at_least_one<'a, 'b>(entries: &'a [&'b str]) -> Result<&'a [&'b str], Vec<String>> {
+    if entries.is_empty() {
+        return Err(vec![String::new()]);
+    }
+    Ok(entries)
+}
+
 /// The entries of a list as they are.
 pub(super) fn owned(entries: &[&str]) -> Vec<String> {
     entries.iter().map(|entry| (*entry).to_owned()).collect()

@@ -378,8 +378,10 @@ const BALANCERS: &[Setting] = &[
         about: "minisign public keys, one of which must have signed every component that is uploaded",
         kind: List {
             value: "KEYS",
-            expected: "the second line of a minisign.pub file, which begins with RW",
+            expected: "the second line of a minisign.pub file, which begins with RW; leave it out for \
+                       none",
             set: |config, entries| {
+                let entries = readers::at_least_one(entries)?;
                 config.balancer.public_keys = readers::each(entries, readers::public_key)?;
                 Ok(())
             },

@@ -224,6 +224,21 @@ fn a_wrong_token_is_reported_without_what_may_be_secret() {
 }
 
 #[test]
+fn a_list_that_keeps_others_out_is_not_empty() {
+    for flag in ["--admin-tokens", "--balancer-public-keys"] {
+        for empty in ["", " , "] {
+            let error = refusal(flags(&[flag, empty]));
+            assert!(
+                error.contains("= \"\": expected"),
+                "{flag} {empty:?}: {error}"
+            );
+        }
+    }
+    let (_folder, written) = in_file("admin_tokens = []\n");
+    assert!(refusal(written).contains("leave it out for none"));
+}
+
+#[test]
 fn settings_of_custom_have_no_effect_with_another_suite() {
     let without_effect =
         |arguments: &[&str]| Config::load(flags(arguments)).unwrap().without_effect();

@@ -95,8 +95,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: List {
             value: "TOKENS",
             expected: "tokens with different names, as pointsman admin-token prints their entries, \
-                       separated by commas",
+                       separated by commas; leave it out for none",
             set: |config, entries| {
+                let entries = readers::at_least_one(entries)?;
                 config.admin_access.tokens = readers::admin_tokens(entries)?;
                 Ok(())
             },
