@@ -46,8 +46,9 @@ impl Setting {
                 set(config, path.into());
             }
             Kind::Text { expected, set, .. } => {
-                let text = match *expected {
-                    SWITCH => self.switch(value)?,
+                let text = match (*expected, value.content()) {
+                    (SWITCH, _) => self.switch(value)?,
+                    (_, Content::Bare(word)) if self.takes_numbers() && is_number(word) => word,
                     _ => utf8(value, self.text(value)?)?,
                 };
                 let taken = set(config, text);
@@ -105,6 +106,13 @@ impl Setting {
         }
     }
 
+    /// Whether this text may be a number, as its default is: with a fraction, or with a unit.
+    fn takes_numbers(&self) -> bool {
+        self.default
+            .words()
+            .starts_with(|first: char| first.is_ascii_digit())
+    }
+
     /// The value as text. A value that a file has without quotes is not text.
     fn text<'a>(&self, value: &'a Value) -> Result<&'a OsStr, Vec<Wrong>> {
         value.text().ok_or_else(|| match value.content() {
@@ -119,6 +127,11 @@ impl Setting {
 
 /// What is expected of a switch.
 const SWITCH: &str = "on or off";
+
+/// Whether a word of a file is a number.
+fn is_number(word: &str) -> bool {
+    word.parse::<f64>().is_ok()
+}
 
 /// The entries of a list in one text.
 fn split(text: &str) -> Vec<&str> {

@@ -135,6 +135,33 @@ fn a_switch_may_be_a_boolean_and_its_words_need_quotes() {
 }
 
 #[test]
+fn a_number_with_a_fraction_or_without_its_unit_needs_no_quotes() {
+    let written =
+        "tracing_sampling_rate = 0.5\nssl_session_cache_size = 0\nssl_session_timeout = 90\n";
+    let (_folder, written) = in_file(written);
+    let checked = |written| {
+        let mut config = Config::load(written).unwrap();
+        config.written.clear();
+        config.file = None;
+        format!("{config:?}")
+    };
+    let as_flags = flags(&[
+        "--tracing-sampling-rate=0.5",
+        "--ssl-session-cache-size=0",
+        "--ssl-session-timeout=90",
+    ]);
+    assert_eq!(checked(written), checked(as_flags));
+    let (_folder, written) = in_file("tracing_sampling_rate = 2\nlog = 1\n");
+    let error = refusal(written);
+    for told in [
+        "tracing_sampling_rate = 2: expected a number from 0 to 1",
+        "log = 1: text needs quotes",
+    ] {
+        assert!(error.contains(told), "{told} in {error}");
+    }
+}
+
+#[test]
 fn text_in_the_file_needs_quotes_and_numbers_need_none() {
     let (folder, written) = in_file(
         "proxy_listen = 0.0.0.0:80\nlog = info\nworkers = \"4\"\ndata_dir = [1]\n\
