@@ -70,9 +70,18 @@ impl LogFile {
         &self.path
     }
 
-    /// Closes the file, which is opened again for the next lines.
-    pub(super) fn close(&mut self) {
-        self.open = None;
+    /// Opens the file again by its path. If that fails, such as in a folder that became read-only, the
+    /// file that was open takes the lines that follow, as in nginx: they are found in the renamed one.
+    ///
+    /// # Errors
+    /// Those of the system. A named pipe that no process reads is none: it is opened later.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        match open(&self.path) {
+            Ok(open) => self.open = Some(open),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => self.open = None,
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Writes lines, each with its end. While a pipe takes nothing, `wait` is called, and says whether
@@ -100,7 +109,8 @@ impl LogFile {
             written += count(done);
             left = rest;
             if let Some(stopped) = stopped {
-                self.close();
+                // The next lines are written to the file that is at its path then.
+                self.open = None;
                 if !stopped.reopens {
                     return (written, Err(stopped.error));
                 }
@@ -291,16 +301,33 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_file_is_made_again() {
+    fn a_renamed_file_is_made_again_when_it_is_opened_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut file = LogFile::open(&path, None, 5).unwrap();
         file.write(b"one\n", &mut never).1.unwrap();
         std::fs::rename(&path, folder.path().join("old")).unwrap();
         file.write(b"two\n", &mut never).1.unwrap();
-        file.close();
+        file.reopen().unwrap();
         file.write(b"three\n", &mut never).1.unwrap();
         assert_eq!(read(&folder.path().join("old")), "one\ntwo\n");
+        assert_eq!(read(&path), "three\n");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_again_takes_further_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut file = LogFile::open(&path, None, 5).unwrap();
+        file.write(b"one\n", &mut never).1.unwrap();
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        file.reopen().unwrap_err();
+        file.write(b"two\n", &mut never).1.unwrap();
+        assert_eq!(read(&folder.path().join("old")), "one\ntwo\n");
+        std::fs::remove_dir(&path).unwrap();
+        file.reopen().unwrap();
+        file.write(b"three\n", &mut never).1.unwrap();
         assert_eq!(read(&path), "three\n");
     }
 

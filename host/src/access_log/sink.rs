@@ -108,10 +108,17 @@ impl Sink {
         }
     }
 
-    /// Closes a file, which is opened again by its path.
+    /// Opens a file again by its path. If that fails, the lines go to the one that is open.
     pub(super) fn reopen(&mut self) {
         match self {
-            Self::File(file) => file.close(),
+            Self::File(file) => {
+                let Err(error) = file.reopen() else { return };
+                let path = file.path().display();
+                tracing::warn!(
+                    "the access log {path} cannot be opened again, so its lines go to the file that \
+                     is open: {error}"
+                );
+            }
             Self::Stream(_) => {}
             Self::Syslog(syslog) => syslog.close(),
         }
