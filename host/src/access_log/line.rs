@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, Version};
 use uuid::Uuid;
 
@@ -205,12 +205,14 @@ impl Line<'_> {
         Some(())
     }
 
-    /// Writes the values of a header, with commas between them.
+    /// Writes the values of a header, with commas between them; those of `Cookie`, of which HTTP/2 has
+    /// several, with semicolons. Source: nginx, `$http_cookie`; RFC 9113, 8.2.3.
     fn header(&mut self, headers: &HeaderMap, name: &HeaderName) -> Option<()> {
+        let separator: &[u8] = if name == COOKIE { b"; " } else { b", " };
         let mut values = headers.get_all(name).iter();
         self.value(values.next()?.as_bytes());
         for value in values {
-            self.text.extend_from_slice(b", ");
+            self.text.extend_from_slice(separator);
             self.value(value.as_bytes());
         }
         Some(())

@@ -152,6 +152,18 @@ fn variables_have_nginxs_values() {
 }
 
 #[test]
+fn several_fields_of_a_cookie_are_one_as_in_nginx() {
+    let mut record = record();
+    for (name, values) in [("cookie", ["a=1", "b=2"]), ("x-a", ["1", "2"])] {
+        for value in values {
+            let value = HeaderValue::from_static(value);
+            record.request_headers.append(name, value);
+        }
+    }
+    assert_eq!(shown("$http_cookie|$http_x_a", &record), "a=1; b=2|1, 2");
+}
+
+#[test]
 fn json_has_all_that_is_known() {
     let value: Value = serde_json::from_str(&shown("json", &record())).unwrap();
     let balancer = |mut more: Value| {
