@@ -82,6 +82,11 @@ fn complete(shape: &Shape, mut value: Value) -> Value {
             let given = std::mem::take(record);
             *record = fill(fields, given);
         }
+        (Shape::Settings, Value::Object(settings)) => {
+            // Here as well a field that is null stands for its default.
+            let given = std::mem::take(settings);
+            merge_settings(&mut value, given);
+        }
         (Shape::Array(element) | Shape::Set(element), Value::Array(values)) => {
             for value in values {
                 *value = complete(&element.shape, value.take());
@@ -106,4 +111,26 @@ fn deduplicate(shape: &Shape, mut value: Value) -> Value {
         values.retain(|_| first.next().unwrap_or(true));
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_setting_that_is_null_has_its_default() {
+        const FIELDS: &[Field] = &[Field::settings("config")];
+        let mut input = Row::new();
+        input.insert(
+            "config".into(),
+            json!({ "a": null, "b": { "c": null, "d": 1 }, "e": [null] }),
+        );
+        let expected = json!({ "config": { "b": { "d": 1 }, "e": [null] } });
+        assert_eq!(Value::from(fill(FIELDS, input.clone())), expected);
+        let mut row = Row::new();
+        merge(FIELDS, &mut row, input);
+        assert_eq!(Value::from(row), expected);
+    }
 }
