@@ -252,6 +252,34 @@ fn an_undo_keeps_passwords_and_changes_of_others() {
 }
 
 #[test]
+fn a_form_says_what_other_clients_did_and_its_dialogs_close_with_it() {
+    let gateway = setup().start();
+    let fields = [("name", "shop"), ("host", "shop.example")];
+    gateway.admin("POST", "/services", &fields).expect(201);
+    let browser = open(&gateway, "#/entities/services/shop");
+    browser.fill("input[name=host]", "other.example");
+    gateway
+        .admin("PATCH", "/services/shop", &[("retries", "1")])
+        .expect(200);
+    browser.click_text("Save");
+    browser.wait_for_text("main [role=alert]", "Another client has changed it");
+    gateway.admin("DELETE", "/services/shop", &[]).expect(204);
+    browser.click_text("Save");
+    browser.wait_for_text("main [role=alert]", "It does not exist any more.");
+    browser.show("#/entities/plugins");
+    browser.click_text("New plugin");
+    browser.wait_for_text("dialog[open]", "key-auth");
+    browser.show("#/explain");
+    browser.wait_for_text("h1", "Explain");
+    until("the dialog is closed", || {
+        browser.run(
+            "return document.querySelector('dialog') === null && location.hash === '#/explain';",
+        ) == json!(true)
+    });
+    assert_eq!(browser.problems(), json!([]));
+}
+
+#[test]
 fn a_balancer_is_uploaded_promoted_tried_and_rolled_back() {
     let (gateway, _backends) = balanced(setup());
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/prebuilt");
@@ -341,6 +369,10 @@ fn the_page_asks_for_a_token_and_connects_again_after_a_restart() {
     browser.fill("dialog input[type=password]", "wrong");
     browser.click_text("Use");
     browser.wait_for_text("dialog", "not known");
+    // A browser sends no header with such a character.
+    browser.fill("dialog input[type=password]", "one\u{200b}");
+    browser.click_text("Use");
+    browser.wait_for_text("dialog", "a character that no token has");
     browser.fill("dialog input[type=password]", "one");
     browser.click_text("Use");
     browser.wait_for_text(".state", "Live");

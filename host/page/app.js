@@ -1,7 +1,7 @@
 // @ts-check
 // The frame of the page: navigation, the state of the connection, the token, keys.
 
-import { hasToken, onUnauthorized, setToken } from "./lib/api.js";
+import { hasToken, isToken, onUnauthorized, setToken } from "./lib/api.js";
 import { dialog } from "./lib/dialog.js";
 import { attr, h, newId, put, text } from "./lib/dom.js";
 import { balancer } from "./screens/balancer.js";
@@ -100,14 +100,23 @@ async function askForToken() {
       });
       const submit = (event) => {
         event.preventDefault();
-        setToken(input.value.trim());
-        close();
+        const token = input.value.trim();
+        if (isToken(token)) {
+          setToken(token);
+          close();
+        } else {
+          // Such as an invisible space that was copied with it.
+          text(wrong, "This has a character that no token has: copy the token again, without what is around it.");
+          wrong.hidden = false;
+        }
       };
+      const wrong = h("p", { class: "problem", role: "alert", hidden: true });
       return h(
         "form",
         { on: { submit } },
         h("label", { for: id }, "Token"),
         input,
+        wrong,
         h("p", { class: "hint" }, "Kept in this tab until it is closed. pointsman admin-token makes one."),
         h("div", { class: "actions" }, h("button", { class: "primary" }, "Use")),
       );

@@ -25,9 +25,14 @@ export function onUnauthorized(callback) {
   ask = callback;
 }
 
+/** Whether a text can be a token: a browser sends no header with other characters. @param {string} text */
+export function isToken(text) {
+  return /^[!-~]+$/.test(text);
+}
+
 /** Keeps the token for as long as the tab is open. @param {string} value */
 export function setToken(value) {
-  if (value) sessionStorage.setItem(KEY, value);
+  if (isToken(value)) sessionStorage.setItem(KEY, value);
   else sessionStorage.removeItem(KEY);
 }
 

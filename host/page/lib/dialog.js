@@ -4,7 +4,8 @@
 import { h, newId } from "./dom.js";
 
 /**
- * Shows a modal dialog. `body` gets a function that closes it.
+ * Shows a modal dialog. `body` gets a function that closes it. It belongs to the screen that it is
+ * shown over, so going to another one closes it, unless it is locked.
  * @param {string} title
  * @param {(close: () => void) => any} body
  * @param {{ wide?: boolean, locked?: boolean }} [options]
@@ -26,7 +27,9 @@ export function dialog(title, body, options = {}) {
       body(close),
     );
     if (options.locked) node.addEventListener("cancel", (event) => event.preventDefault());
+    else window.addEventListener("hashchange", close);
     node.addEventListener("close", () => {
+      window.removeEventListener("hashchange", close);
       node.remove();
       done();
     });

@@ -3,6 +3,7 @@
 
 import { ofJsonSchema, ofKong } from "../forms/fields.js";
 import { FieldError, form, nameOf } from "../forms/form.js";
+import { said } from "../lib/actions.js";
 import { ApiError, call, callTagged, get, getTagged } from "../lib/api.js";
 import { dialog, notice } from "../lib/dialog.js";
 import { h, put } from "../lib/dom.js";
@@ -79,7 +80,8 @@ export function item(collection, key, kind, signal) {
     const enabled = (await get("/plugins/enabled", signal)).enabled_plugins;
     const chosen = await chooseName([...enabled].sort());
     if (!chosen) {
-      history.back();
+      // Unless the dialog was closed by leaving this screen.
+      if (!signal.aborted) history.back();
       return null;
     }
     return { name: chosen };
@@ -101,7 +103,9 @@ export function item(collection, key, kind, signal) {
         save.disabled = true;
         await (isNew ? create(input) : update(fields, input));
       } catch (error) {
-        if (error instanceof ApiError) made.fail(error.fields, error.message);
+        if (error instanceof ApiError && error.status === 404) made.fail({}, "It does not exist any more.");
+        else if (error instanceof ApiError && error.status === 412) made.fail({}, said(error));
+        else if (error instanceof ApiError) made.fail(error.fields, error.message);
         else if (!(error instanceof FieldError)) made.fail({}, `The gateway cannot be reached: ${error}`);
       } finally {
         save.disabled = false;
