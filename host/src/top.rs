@@ -6,10 +6,10 @@ mod model;
 mod screen;
 mod terminal;
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::client::Gateway;
@@ -87,8 +87,11 @@ fn once(feed: &Feed, mut overview: Overview) -> anyhow::Result<()> {
     };
     let mut text = screen.lines(&overview).join("\n");
     text.push('\n');
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // The reader of a pipe has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 /// Waits for the first figures. An upstream that the operator has named has to be among them.

@@ -133,7 +133,10 @@ fn listed(admin: &Admin) -> anyhow::Result<String> {
     let header = ["name", "source", "version", "active", "sha256", "upstreams"];
     let mut rows = vec![header.map(String::from)];
     let none = || anyhow!("this is not the Admin API of Pointsman: it has no balancers");
-    for balancer in all(admin, "/balancers")?.ok_or_else(none)? {
+    // The Admin API lists by id.
+    let mut balancers = all(admin, "/balancers")?.ok_or_else(none)?;
+    balancers.sort_by(|a, b| text(a, "name").cmp(text(b, "name")));
+    for balancer in balancers {
         rows.push(line(admin, &balancer)?);
     }
     Ok(columns(&rows))

@@ -187,13 +187,14 @@ impl Screen {
             return Vec::new();
         };
         let lanes = overview.targets().and_then(|figures| figures.get("lanes"));
-        let lanes = lanes
-            .and_then(Value::as_array)
-            .map_or(&[][..], Vec::as_slice);
+        let lanes = lanes.and_then(Value::as_array).into_iter().flatten();
         let text = |lane: &Value, field: &str| {
             let text = lane.get(field).and_then(Value::as_str);
             text.unwrap_or_default().to_owned()
         };
+        // The table of the gateway is in the order of ids, in which nobody finds anything.
+        let mut lanes: Vec<&Value> = lanes.collect();
+        lanes.sort_by_key(|lane| text(lane, "address"));
         let addresses = lanes
             .iter()
             .map(|lane| text(lane, "address").chars().count());
