@@ -158,7 +158,8 @@ impl LoadView {
     ) -> wasmtime::Result<u64> {
         if let LoadAnswers::Replayed(answers) = &mut self.answers {
             let answer = answers.next();
-            return answer.ok_or_else(|| wasmtime::Error::msg("it asks more than it did"));
+            let more = "in this call it asks about load or tries more often than in the recording";
+            return answer.ok_or_else(|| wasmtime::Error::msg(more));
         }
         let answer = live(self)?;
         if let LoadAnswers::Recorded(answers) = &mut self.answers {
