@@ -72,16 +72,27 @@ impl LogFile {
 
     /// Opens the file again by its path. If that fails, such as in a folder that became read-only, the
     /// file that was open takes the lines that follow, as in nginx: they are found in the renamed one.
-    ///
-    /// # Errors
-    /// Those of the system. A named pipe that no process reads is none: it is opened later.
-    pub(super) fn reopen(&mut self) -> io::Result<()> {
-        match open(&self.path) {
-            Ok(open) => self.open = Some(open),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => self.open = None,
-            Err(error) => return Err(error),
-        }
-        Ok(())
+    /// A named pipe that no process reads is opened later. Returns whether the file was opened, or
+    /// will be.
+    pub(super) fn reopen(&mut self) -> bool {
+        let error = match open(&self.path) {
+            Ok(open) => {
+                self.open = Some(open);
+                return true;
+            }
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => {
+                self.open = None;
+                return true;
+            }
+            Err(error) => error,
+        };
+        let path = self.path.display();
+        let lines = match self.open {
+            Some(_) => "its lines go to the file that is open",
+            None => "the next lines try to open it",
+        };
+        tracing::warn!("the access log {path} cannot be opened again, so {lines}: {error}");
+        false
     }
 
     /// Writes lines, each with its end. While a pipe takes nothing, `wait` is called, and says whether
@@ -108,12 +119,16 @@ impl LogFile {
             let (done, rest) = left.split_at(whole.min(left.len()));
             written += count(done);
             left = rest;
-            if let Some(stopped) = stopped {
-                // The next lines are written to the file that is at its path then.
-                self.open = None;
-                if !stopped.reopens {
+            match stopped {
+                Some(stopped) if stopped.reopens => {
+                    self.reopen();
+                }
+                Some(stopped) => {
+                    // The next lines are written to the file that is at its path then.
+                    self.open = None;
                     return (written, Err(stopped.error));
                 }
+                None => {}
             }
         }
         (written, Ok(()))
@@ -155,8 +170,8 @@ impl LogFile {
         let mut is_torn = self.torn == Some(open.identity);
         let result = output::write(&mut open.file, part, &mut is_torn, wait);
         self.torn = is_torn.then_some(open.identity);
-        result?;
         self.open = Some(open);
+        result?;
         Ok(part.len())
     }
 
@@ -308,7 +323,7 @@ mod tests {
         file.write(b"one\n", &mut never).1.unwrap();
         std::fs::rename(&path, folder.path().join("old")).unwrap();
         file.write(b"two\n", &mut never).1.unwrap();
-        file.reopen().unwrap();
+        assert!(file.reopen());
         file.write(b"three\n", &mut never).1.unwrap();
         assert_eq!(read(&folder.path().join("old")), "one\ntwo\n");
         assert_eq!(read(&path), "three\n");
@@ -322,11 +337,11 @@ mod tests {
         file.write(b"one\n", &mut never).1.unwrap();
         std::fs::rename(&path, folder.path().join("old")).unwrap();
         std::fs::create_dir(&path).unwrap();
-        file.reopen().unwrap_err();
+        assert!(!file.reopen());
         file.write(b"two\n", &mut never).1.unwrap();
         assert_eq!(read(&folder.path().join("old")), "one\ntwo\n");
         std::fs::remove_dir(&path).unwrap();
-        file.reopen().unwrap();
+        assert!(file.reopen());
         file.write(b"three\n", &mut never).1.unwrap();
         assert_eq!(read(&path), "three\n");
     }

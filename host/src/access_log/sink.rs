@@ -112,12 +112,7 @@ impl Sink {
     pub(super) fn reopen(&mut self) {
         match self {
             Self::File(file) => {
-                let Err(error) = file.reopen() else { return };
-                let path = file.path().display();
-                tracing::warn!(
-                    "the access log {path} cannot be opened again, so its lines go to the file that \
-                     is open: {error}"
-                );
+                file.reopen();
             }
             Self::Stream(_) => {}
             Self::Syslog(syslog) => syslog.close(),
