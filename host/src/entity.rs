@@ -53,6 +53,7 @@ pub use declaration::{Declaration, Endpoints, IdOrder, ListOrder};
 pub use entity_check::{EntityCheck, Match, Rule};
 pub use expiry::Expiry;
 pub use field::{Check, Deprecation, Field, Preset, Shape, Shorthand, TextPattern};
+pub use merge::without_nulls;
 pub(crate) use reference::referred;
 pub use reference::{
     ForeignKey, Nulls, OnDelete, Reference, ReferenceBy, ReferenceTarget, UniqueKey,

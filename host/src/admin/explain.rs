@@ -28,7 +28,7 @@ use crate::balancer::{self, Explained, Question, Said};
 use crate::clock;
 use crate::config::Listen;
 use crate::endpoint;
-use crate::entity::{Check, Field, Kind, Preset, Row, Shape, read_fields};
+use crate::entity::{Check, Field, Kind, Preset, Row, Shape, read_fields, without_nulls};
 use crate::json::exact;
 use crate::proxy::Described;
 use crate::snapshot::{Snapshot, complete};
@@ -268,6 +268,7 @@ async fn who(
     let slots = entity.get("slots").and_then(Value::as_u64);
     let slots = slots.and_then(|slots| u32::try_from(slots).ok());
     let config = input.remove("config").filter(|config| !config.is_null());
+    let config = config.map(without_nulls);
     Ok(Who {
         config: complete(config, slots.unwrap_or_default(), &plugin),
         name,

@@ -53,6 +53,15 @@ pub(super) fn merge(fields: &[Field], row: &mut Row, input: Row) {
     }
 }
 
+/// Settings without the fields that are null, which stand for their defaults.
+pub fn without_nulls(mut settings: Value) -> Value {
+    if let Value::Object(given) = &mut settings {
+        let given = std::mem::take(given);
+        merge_settings(&mut settings, given);
+    }
+    settings
+}
+
 /// Merges settings: an object into an object, and a field that is null is removed (RFC 7396). The
 /// depth is bounded where input is decoded.
 fn merge_settings(old: &mut Value, input: Row) {
@@ -82,11 +91,7 @@ fn complete(shape: &Shape, mut value: Value) -> Value {
             let given = std::mem::take(record);
             *record = fill(fields, given);
         }
-        (Shape::Settings, Value::Object(settings)) => {
-            // Here as well a field that is null stands for its default.
-            let given = std::mem::take(settings);
-            merge_settings(&mut value, given);
-        }
+        (Shape::Settings, _) => value = without_nulls(value),
         (Shape::Array(element) | Shape::Set(element), Value::Array(values)) => {
             for value in values {
                 *value = complete(&element.shape, value.take());
