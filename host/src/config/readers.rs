@@ -29,9 +29,9 @@ pub(super) fn each<T>(
     }
 }
 
-/// The entries of a list that keeps others out. One that is written without an entry is a mistake,
+/// The entries of a list that restricts access. One that is written without an entry is a mistake,
 /// such as a variable of a secret that is missing: read as "none", it would let everyone in.
-pub(super) fn at_least_one<'a, 'b>(entries: &'a [&'b str]) -> Result<&'a [&'b str], Vec<String>> {
+pub(super) fn non_empty<'a, 'b>(entries: &'a [&'b str]) -> Result<&'a [&'b str], Vec<String>> {
     if entries.is_empty() {
         return Err(vec![String::new()]);
     }

@@ -381,7 +381,7 @@ const BALANCERS: &[Setting] = &[
             expected: "the second line of a minisign.pub file, which begins with RW; leave it out for \
                        none",
             set: |config, entries| {
-                let entries = readers::at_least_one(entries)?;
+                let entries = readers::non_empty(entries)?;
                 config.balancer.public_keys = readers::each(entries, readers::public_key)?;
                 Ok(())
             },

@@ -97,7 +97,7 @@ pub(super) const SETTINGS: &[Setting] = &[
             expected: "tokens with different names, as pointsman admin-token prints their entries, \
                        separated by commas; leave it out for none",
             set: |config, entries| {
-                let entries = readers::at_least_one(entries)?;
+                let entries = readers::non_empty(entries)?;
                 config.admin_access.tokens = readers::admin_tokens(entries)?;
                 Ok(())
             },
