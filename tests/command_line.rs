@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::Setup;
+use crate::harness::{Gateway, Setup};
 
 /// Runs the program without settings in its environment.
 pub(crate) fn pointsman(arguments: &[&str]) -> Output {
@@ -32,6 +32,26 @@ fn a_mistyped_command_gets_a_suggestion() {
     ] {
         let said = error_of(mistyped);
         assert!(said.contains(meant), "{mistyped:?}: {said}");
+    }
+}
+
+#[test]
+fn a_command_ends_quietly_if_the_reader_of_its_output_has_left() {
+    let gateway = Gateway::start();
+    let admin = format!("http://{}", gateway.admin);
+    for arguments in [
+        &["plugin", "list", "--admin", &admin][..],
+        &["simulate", "--list"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+        let output = command.args(arguments).stdout(writer).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            output.status.success() && said.is_empty(),
+            "{arguments:?}: {said}"
+        );
     }
 }
 

@@ -18,6 +18,7 @@ use crate::config::{self, Config, Written};
 use crate::declarative::{self, Components, Exported, NoGateway, Syntax, Text};
 use crate::entity::{Kind, route};
 use crate::pattern::PatternMemory;
+use crate::standard_output::print;
 use crate::store::{self, FolderLock, JournaledStore, OpenError, Store};
 
 /// Checks, imports, exports and compares declarative configurations
@@ -180,14 +181,6 @@ pub fn config(arguments: &Arguments, settings: &Written) -> anyhow::Result<ExitC
             written.with_context(|| format!("cannot write {shown}"))?;
             Ok(ExitCode::SUCCESS)
         }
-    }
-}
-
-/// Writes to standard output. A pipe whose reader closes it early is not an error.
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
     }
 }
 

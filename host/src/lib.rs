@@ -63,6 +63,7 @@ mod shared_map;
 mod simulate;
 pub mod snapshot;
 mod split_mix;
+mod standard_output;
 pub mod store;
 pub mod stream;
 pub mod template;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::client::Gateway;
 use crate::columns::aligned;
+use crate::standard_output::print;
 
 /// Shows the gateways that share a configuration, and which revision of it each of them has
 #[derive(Debug, Args)]
@@ -43,7 +44,7 @@ pub fn nodes(arguments: &Arguments) -> anyhow::Result<()> {
         });
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    print!("{}", table(nodes, now.unwrap_or_default()));
+    print(&table(nodes, now.unwrap_or_default()))?;
     if let Some(trouble) = trouble {
         eprintln!("this gateway: {trouble}");
     }

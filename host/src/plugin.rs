@@ -9,10 +9,8 @@ mod oci;
 mod push;
 mod sdk;
 
-use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Subcommand;
 
 /// Makes, checks and uploads balancers of your own
@@ -55,14 +53,4 @@ pub fn plugin(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Arguments::Publish(arguments) => oci::publish(arguments)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes to standard output. A pipe whose reader closes it early is not an error.
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
 }

@@ -10,6 +10,7 @@ use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::client::Gateway;
+use crate::standard_output::print;
 
 /// Records the picks of an upstream's balancer, for `pointsman replay`
 #[derive(Debug, Args)]
@@ -84,8 +85,7 @@ pub fn record(arguments: &Arguments) -> anyhow::Result<()> {
     if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
         file.sync_all().with_context(cannot)?;
     }
-    println!("{shown}: {written} bytes recorded");
-    Ok(())
+    print(&format!("{shown}: {written} bytes recorded\n"))
 }
 
 /// Opens a file for the trace, and returns whether it was made for it. What a file has is left there

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::client::{Admin, Gateway};
 use crate::columns::aligned;
+use crate::standard_output::print;
 
 /// Tries a configuration at the gateways of the channel canary before all have it
 #[derive(Debug, Subcommand)]
@@ -104,14 +105,16 @@ pub fn rollout(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 anyhow!(told.collect::<Vec<_>>().join("\n"))
             })?;
             match listed(&answer.body) {
-                (0, _) => println!("no rollout: all gateways have this configuration"),
-                (changes, lines) => print!("rollout started: {}\n{lines}", counted(changes)),
+                (0, _) => print("no rollout: all gateways have this configuration\n")?,
+                (changes, lines) => {
+                    print(&format!("rollout started: {}\n{lines}", counted(changes)))?
+                }
             }
         }
         Arguments::Status(asked) => {
             let admin = asked.gateway.admin()?;
             let rollout = last(&admin)?;
-            print!("{}", status(&rollout));
+            print(&status(&rollout))?;
             if rollout
                 .get("state")
                 .is_some_and(|state| state == "returned")
@@ -123,11 +126,11 @@ pub fn rollout(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let answer = asked.gateway.admin()?.post(&format!("{PATH}/promote"))?;
             let changes = answer.body.get("changes").and_then(Value::as_u64);
             let changes = usize::try_from(changes.unwrap_or_default()).unwrap_or(usize::MAX);
-            println!("rollout promoted: {}", counted(changes));
+            print(&format!("rollout promoted: {}\n", counted(changes)))?;
         }
         Arguments::FallBack(asked) => {
             asked.gateway.admin()?.delete(PATH)?;
-            println!("rollout ended: the channel returns to what the other gateways have");
+            print("rollout ended: the channel returns to what the other gateways have\n")?;
         }
     }
     Ok(ExitCode::SUCCESS)

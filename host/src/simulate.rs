@@ -21,7 +21,7 @@ mod targets;
 mod ticket;
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -35,6 +35,7 @@ use crate::balancer::{Engine, LoadedBalancer, SHIPPED, Settings, try_settings};
 use crate::component::Schema;
 use crate::json::exact;
 use crate::named::{self, Named};
+use crate::standard_output::print;
 pub use replay::{Arguments as ReplayArguments, replay};
 
 use outcome::{Outcome, SAMPLES};
@@ -255,16 +256,6 @@ fn engine() -> anyhow::Result<Arc<Engine>> {
 fn write(folder: &Path, name: &str, content: &str) -> anyhow::Result<()> {
     let path = folder.join(name);
     std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Writes to standard output. It may be a pipe whose reader stops before the end.
-fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
 }
 
 fn list() -> anyhow::Result<()> {

@@ -6,13 +6,14 @@ mod model;
 mod screen;
 mod terminal;
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 
 use crate::client::Gateway;
+use crate::standard_output::print;
 use feed::{Feed, News};
 use model::Overview;
 use screen::{Looks, Screen};
@@ -87,11 +88,7 @@ fn once(feed: &Feed, mut overview: Overview) -> anyhow::Result<()> {
     };
     let mut text = screen.lines(&overview).join("\n");
     text.push('\n');
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // The reader of a pipe has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
-    }
+    print(&text)
 }
 
 /// Waits for the first figures. An upstream that the operator has named has to be among them.

@@ -9,6 +9,8 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde::Deserialize;
 
+use crate::standard_output::print;
+
 /// The target that components are built for.
 const TARGET: &str = "wasm32-wasip2";
 
@@ -29,7 +31,7 @@ pub(super) fn build(arguments: &Arguments) -> anyhow::Result<()> {
             .len();
         sizes.push_str(&format!("{}: {size} bytes\n", path.display()));
     }
-    super::print(&sizes)
+    print(&sizes)
 }
 
 /// Runs cargo, and returns the components. Cargo's own messages go to standard error as usual.

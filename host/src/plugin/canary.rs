@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::push::{path_of, text};
 use crate::client::{Admin, Gateway};
+use crate::standard_output::print;
 
 /// Which version takes a share, and when it goes back by itself.
 #[derive(Debug, Args)]
@@ -68,7 +69,7 @@ struct Bounds {
 }
 
 pub(super) fn canary(arguments: &Arguments) -> anyhow::Result<()> {
-    super::print(&done(arguments, &arguments.gateway.admin()?)?)
+    print(&done(arguments, &arguments.gateway.admin()?)?)
 }
 
 /// Starts or ends the canary, and returns the message about it.

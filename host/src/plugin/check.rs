@@ -23,6 +23,7 @@ use crate::balancer::{Engine, LoadedBalancer, Settings};
 use crate::config::{Config, Written};
 use crate::named::{self, Named};
 use crate::simulate;
+use crate::standard_output::print;
 
 /// What is to be checked, and how.
 #[derive(Debug, Args)]
@@ -173,7 +174,7 @@ pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let endpoints = Endpoints { named, labels };
     let report = words::listen(|| report(&engine, shown, &bytes, &config, endpoints));
-    super::print(&match arguments.format {
+    print(&match arguments.format {
         Format::Table => report::table(&report),
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",
     })?;

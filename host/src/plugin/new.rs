@@ -7,6 +7,8 @@ use clap::Args;
 
 use super::sdk::{self, Versions};
 
+use crate::standard_output::print;
+
 /// The files of a project, with their paths in the project.
 const TEMPLATE: &[(&str, &str)] = &[
     ("Cargo.toml", include_str!("template/manifest.toml")),
@@ -112,7 +114,7 @@ pub(super) fn new(arguments: &Arguments) -> anyhow::Result<()> {
     check_folder(&folder)?;
     write(name, &folder)?;
     let file = name.replace('-', "_");
-    super::print(&format!(
+    print(&format!(
         "{name} is in {folder}. From there:\n\n    \
              cargo test\n    \
              pointsman plugin build\n    \

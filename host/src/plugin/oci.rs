@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use wasmtime::component::Component;
 
 use crate::component::digest;
+use crate::standard_output::print;
 
 /// Media types of the layout.
 const CONFIG: &str = "application/vnd.wasm.config.v0+json";
@@ -80,7 +81,7 @@ pub(super) fn pull(arguments: &Pull) -> anyhow::Result<()> {
     let file = arguments.output.display();
     std::fs::write(&arguments.output, &component)
         .with_context(|| format!("cannot write {file}"))?;
-    super::print(&format!("{file}: sha256 {}\n", digest(&component)))
+    print(&format!("{file}: sha256 {}\n", digest(&component)))
 }
 
 pub(super) fn publish(arguments: &Publish) -> anyhow::Result<()> {
@@ -92,7 +93,7 @@ pub(super) fn publish(arguments: &Publish) -> anyhow::Result<()> {
         format!("{file} is not a component: build it for the target wasm32-wasip2")
     })?;
     let artifact = block_on(send(&reference, &account, component, &config))??;
-    super::print(&format!("{}@{artifact}\n", arguments.reference))
+    print(&format!("{}@{artifact}\n", arguments.reference))
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {

@@ -10,6 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::client::{Admin, Gateway};
+use crate::standard_output::print;
 
 /// Pause between two requests for the state of a version that is being checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -61,7 +62,7 @@ pub(super) fn push(arguments: &Push) -> anyhow::Result<()> {
         None => name_of(&arguments.file)?,
     };
     let admin = arguments.gateway.admin()?;
-    super::print(&upload(&admin, &name, &component, arguments.promote)?)
+    print(&upload(&admin, &name, &component, arguments.promote)?)
 }
 
 /// The name of a balancer from that of a file: cargo writes `_` where a crate's name has `-`.
@@ -125,7 +126,7 @@ fn upload(admin: &Admin, name: &str, component: &[u8], promote: bool) -> anyhow:
 }
 
 pub(super) fn list(arguments: &List) -> anyhow::Result<()> {
-    super::print(&listed(&arguments.gateway.admin()?)?)
+    print(&listed(&arguments.gateway.admin()?)?)
 }
 
 /// One line for each balancer.
@@ -189,7 +190,7 @@ fn line(admin: &Admin, balancer: &Value) -> anyhow::Result<[String; 6]> {
 
 pub(super) fn rollback(arguments: &Rollback) -> anyhow::Result<()> {
     let admin = arguments.gateway.admin()?;
-    super::print(&rolled_back(&admin, &arguments.name)?)
+    print(&rolled_back(&admin, &arguments.name)?)
 }
 
 fn rolled_back(admin: &Admin, name: &str) -> anyhow::Result<String> {
