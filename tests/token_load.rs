@@ -25,7 +25,7 @@ fn short_prompts_avoid_the_target_that_computes_a_long_one() {
         .admin_json("PATCH", "/upstreams/u", &settings)
         .expect(200);
 
-    // A prompt of 20,000 tokens is 80 KB, of which the balancer sees the first 16 KiB; another one
+    // A prompt of 20,000 tokens is 80 KB, which the balancer sees as a whole; another one
     // is said to have as many.
     let long = "x".repeat(80_000);
     let mut held = Vec::new();
