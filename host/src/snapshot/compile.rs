@@ -394,6 +394,7 @@ impl Compiler {
         }
         // Last, so that no request that begins now finds an upstream without targets.
         self.deleted.extend(rebuilt.deleted);
+        self.deleted.extend(self.services.take_left());
         let unused = |upstream: &mut Arc<Upstream>| !self.services.uses(upstream);
         for upstream in self.deleted.extract_if(.., unused) {
             upstream.retire(&context.names);

@@ -426,12 +426,13 @@ impl Members {
         }
     }
 
-    /// Has the names of its targets looked up soon, of which none has an address.
+    /// Has the names of its targets looked up soon. None of its targets has an address.
     pub(super) fn want_addresses(&self) {
         if let Some(wanted) = self.wanted.get() {
             let inner = self.inner.lock();
-            let targets = inner.targets.iter();
-            wanted.extend(targets.map(|target| target.host.dns_name()));
+            let is_name = |target: &&Target| target.socket.is_none() && target.host.ip().is_none();
+            let named = inner.targets.iter().filter(is_name);
+            wanted.extend(named.map(|target| target.host.dns_name()));
         }
     }
 

@@ -24,9 +24,9 @@ const WANTED_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time between two look-ups of a name, however long the TTL of its records is.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Longest wait for a new name; after it, the change that brought the name goes ahead without its
-/// addresses, and requests wait for them. It is longer than records of one type take that no server answers for, so that those
-/// of the next type come in time.
+/// Longest wait of a change for the names that it brings: after it, the change goes ahead without
+/// their addresses, and requests wait for these. If no server answers a question for one type of
+/// records, the answer for the next type still comes in time.
 const NEW_NAME_TIMEOUT: Duration = UNANSWERED.saturating_add(Duration::from_millis(500));
 
 /// Names that are looked up at a time of those that were found the last time, and of those that were
@@ -55,8 +55,8 @@ pub struct Names {
     changed: Mutex<HashSet<String>>,
     /// Notified when a name is answered for the first time: it may be due before the others.
     came: Notify,
-    /// Whether a name that a change did not wait for has been answered since.
-    came_late: AtomicBool,
+    /// Whether a new name has been answered since requests that wait for one were last told.
+    has_come: AtomicBool,
     wanted: Arc<WantedNames>,
 }
 
@@ -112,7 +112,7 @@ impl Names {
             known: Mutex::default(),
             changed: Mutex::default(),
             came: Notify::new(),
-            came_late: AtomicBool::new(false),
+            has_come: AtomicBool::new(false),
             wanted: Arc::default(),
         }
     }
@@ -195,19 +195,16 @@ impl Names {
         if names.is_empty() {
             return;
         }
-        let late = Arc::new(AtomicBool::new(false));
-        // Each look-up is a task of its own, so that it continues when this no longer waits for it.
+        // Requests wait for the answer for one name, and not for those that came with it. Each look-up is a task of its own, so that it continues when this no longer waits for it.
         // Started again, it would repeat every query that was not answered.
         let mut asked: FuturesUnordered<_> = (names.into_iter())
             .map(|name| {
-                let (all, late) = (Arc::clone(self), Arc::clone(&late));
+                let all = Arc::clone(self);
                 tokio::spawn(async move {
                     let (name, answer) = all.ask(name, None).await;
                     let changed = all.take(&name, answer);
-                    if late.load(Ordering::Acquire) {
-                        all.came_late.fetch_or(changed, Ordering::AcqRel);
-                        all.came.notify_one();
-                    }
+                    all.has_come.fetch_or(changed, Ordering::AcqRel);
+                    all.came.notify_one();
                 })
             })
             .collect();
@@ -215,12 +212,10 @@ impl Names {
         if tokio::time::timeout(NEW_NAME_TIMEOUT, all).await.is_err() {
             tracing::warn!("not every new name is resolved within {NEW_NAME_TIMEOUT:?}");
         }
-        late.store(true, Ordering::Release);
-        self.came.notify_one();
     }
 
-    /// Looks names up as they fall due, each by itself, and calls `changed` with every answer that
-    /// has other addresses than before, until it returns false.
+    /// Looks names up as they fall due, each by itself, and calls `changed` after every answer that
+    /// is the first one for its name or has other addresses than before, until it returns false.
     pub async fn follow(&self, mut changed: impl FnMut() -> bool) {
         let mut asked = FuturesUnordered::new();
         loop {
@@ -235,7 +230,7 @@ impl Names {
                 () = tokio::time::sleep_until(next.into()) => {}
                 () = self.wanted.more.notified() => {}
                 () = self.came.notified() => {
-                    if self.came_late.swap(false, Ordering::AcqRel) && !changed() {
+                    if self.has_come.swap(false, Ordering::AcqRel) && !changed() {
                         return;
                     }
                 }
@@ -262,7 +257,10 @@ impl Names {
             *room = room.saturating_sub(1);
         }
         let (mut due, mut next) = (Vec::new(), now + LONGEST);
-        for (host, known) in known.iter_mut().filter(|(_, known)| !known.asked) {
+        let mut waiting: Vec<_> = known.iter_mut().filter(|(_, known)| !known.asked).collect();
+        // Those that have waited longest come first, so that each has its turn.
+        waiting.sort_unstable_by_key(|(_, known)| known.due);
+        for (host, known) in waiting {
             let room = &mut room[usize::from(known.failures > 0)];
             if *room == 0 {
                 // A look-up that ends makes room, and then this is called again.

@@ -67,6 +67,8 @@ struct PlainUpstreams {
     all: BTreeMap<HostPort, PlainUpstream>,
     /// Where each service goes that uses one.
     by_service: HashMap<Uuid, HostPort>,
+    /// Those that no service uses any longer, to be retired.
+    left: Vec<Arc<Upstream>>,
 }
 
 struct PlainUpstream {
@@ -160,6 +162,12 @@ impl Services {
         })
     }
 
+    /// The upstreams of hosts that no service has any longer since these were last taken. They are to
+    /// be retired once no new request can find them: those that wait for an address are told.
+    pub(super) fn take_left(&mut self) -> Vec<Arc<Upstream>> {
+        std::mem::take(&mut self.plain.left)
+    }
+
     /// Compiles the services that have changed, and those whose hosts lead to other upstreams:
     /// `hosts`. Returns whether there are any.
     pub(super) fn rebuild(&mut self, parts: &Parts<'_>, hosts: &HashSet<String>) -> bool {
@@ -238,8 +246,10 @@ impl PlainUpstreams {
         };
         if let Some(plain) = self.all.get_mut(&host_port) {
             plain.services -= 1;
-            if plain.services == 0 {
-                self.all.remove(&host_port);
+            if plain.services == 0
+                && let Some(plain) = self.all.remove(&host_port)
+            {
+                self.left.push(plain.upstream);
             }
         }
     }

@@ -92,6 +92,9 @@ impl Members {
             ..
         } = &mut *inner;
         gone.retain(|_, (_, since)| now - *since < REMEMBERED);
+        // Looked at before the addresses: a first look-up that ends in between is told of again.
+        let is_awaited = |target: &Target| names.is_awaited(&target.host);
+        let awaits_name = targets.iter().any(is_awaited);
         let mut seen = HashSet::new();
         let mut old: HashMap<u64, Member> = members.drain(..).map(|m| (m.id, m)).collect();
         for target in targets {
@@ -168,8 +171,7 @@ impl Members {
         }));
         inner.targets = targets.to_vec();
         self.choose(&mut inner);
-        let is_awaited = |target: &Target| names.is_awaited(&target.host);
-        let awaits = inner.members.is_empty() && targets.iter().any(is_awaited);
+        let awaits = inner.members.is_empty() && awaits_name;
         self.wanted.get_or_init(|| Arc::clone(names.wanted()));
         self.awaits_names.store(awaits, Ordering::Release);
         if !awaits {
