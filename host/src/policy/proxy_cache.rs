@@ -237,13 +237,17 @@ impl ProxyCache {
         mut progress: tokio::sync::watch::Receiver<Progress>,
     ) -> Verdict {
         let end = (Instant::now() + self.cache.patience).into();
+        let mut was_abandoned = false;
         loop {
             let ended = progress.wait_for(|progress| *progress != Progress::Fetching);
             match timeout_at(end, ended)
                 .await
                 .map(|ended| ended.map(|it| *it))
             {
-                Ok(Ok(Progress::Stored | Progress::Abandoned)) => {}
+                Ok(Ok(Progress::Stored)) => {}
+                // One of those that wait takes its place. A second time, the endpoint may be what
+                // ends responses, and those that wait would ask it one after the other.
+                Ok(Ok(Progress::Abandoned)) if !was_abandoned => was_abandoned = true,
                 Ok(_) => break,
                 Err(_) => {
                     self.cache.give_up(identity.slot, &progress);
