@@ -7,7 +7,7 @@ import { notice } from "./dialog.js";
 /** An error in words. @param {unknown} error */
 export function said(error) {
   if (!(error instanceof ApiError)) return `The gateway cannot be reached: ${error}`;
-  // The fields are the header and the id that the page has sent, of which nobody else knows.
+  // The fields are the header and the id that the page has sent: operators have not entered them.
   if (error.status === 412) return "Another client has changed it meanwhile: open it again to see it as it is now.";
   if (error.status === 404) return error.message;
   const fields = Object.entries(error.fields ?? {});
