@@ -33,7 +33,6 @@ use crate::listener::{Inherited, SocketFile};
 use crate::log_level::LogLevel;
 use crate::node;
 use crate::policy::Resources;
-use crate::priority::Background;
 use crate::proxy::Workers;
 use crate::snapshot::{Compiler, Published, UpstreamResources};
 use crate::store::{self, Store};
@@ -63,7 +62,6 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
-        .on_thread_start(|| Background::Control.lower_this_thread())
         .on_thread_park(return_if_asked)
         .enable_all()
         .build()

@@ -8,9 +8,6 @@ use rustix::process::{getpid, getpriority_process, nice};
 pub(crate) enum Background {
     /// Probes, and records of requests: they are worth less the later they come, or are dropped.
     Prompt,
-    /// Changes of the configuration. One core that two threads want gives such a thread a tenth of
-    /// its time: an operator is answered then as well, while an import takes longer.
-    Control,
     /// Work that no request needs.
     Idle,
 }
@@ -21,7 +18,6 @@ impl Background {
     pub(crate) fn lower_this_thread(self) {
         let niceness = match self {
             Self::Prompt => 5,
-            Self::Control => 10,
             Self::Idle => 19,
         };
         let main = getpriority_process(Some(getpid()));

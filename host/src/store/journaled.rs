@@ -23,7 +23,6 @@ use super::state::State;
 use super::writer::{Job, Release, Writer};
 use super::{Commit, Condition, Error, Nodes, Revision, Store, Stored, Write};
 use crate::entity::{Kind, Row};
-use crate::priority::Background;
 
 /// The store over a journal.
 pub struct JournaledStore {
@@ -60,7 +59,6 @@ impl JournaledStore {
         std::thread::Builder::new()
             .name("store".into())
             .spawn(move || {
-                Background::Control.lower_this_thread();
                 let commits = writer.run(&waiting);
                 tracing::debug!(commits, "the writer of the store ends");
             })

@@ -18,7 +18,6 @@ use super::rules::Steps;
 use super::state::State;
 use super::{Change, Commit, Error, Revision};
 use crate::entity::Kind;
-use crate::priority::Background;
 use staged::{PendingWrite, Staged};
 use task::{Outcome, Task, perform};
 
@@ -85,7 +84,6 @@ impl Writer {
         std::thread::Builder::new()
             .name("store-journal".into())
             .spawn(move || {
-                Background::Control.lower_this_thread();
                 for task in waiting {
                     if done.send(perform(&mut journal, task)).is_err() {
                         return;

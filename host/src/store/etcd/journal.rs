@@ -27,7 +27,6 @@ use super::{blobs, large, watch};
 use crate::config::Etcd;
 use crate::dns::Resolver;
 use crate::entity::Kind;
-use crate::priority::Background;
 
 /// Longest wait for etcd at the start of a gateway that has no copy.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -96,7 +95,6 @@ impl EtcdJournal {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("store-etcd")
-            .on_thread_start(|| Background::Control.lower_this_thread())
             .enable_all()
             .build();
         let runtime = runtime
