@@ -192,7 +192,7 @@ impl Screen {
             let text = lane.get(field).and_then(Value::as_str);
             text.unwrap_or_default().to_owned()
         };
-        // The table of the gateway is in the order of ids, in which nobody finds anything.
+        // The gateway lists endpoints by id; an operator looks for an address.
         let mut lanes: Vec<&Value> = lanes.collect();
         lanes.sort_by_key(|lane| text(lane, "address"));
         let addresses = lanes

@@ -195,8 +195,9 @@ impl Names {
         if names.is_empty() {
             return;
         }
-        // Requests wait for the answer for one name, and not for those that came with it. Each look-up is a task of its own, so that it continues when this no longer waits for it.
-        // Started again, it would repeat every query that was not answered.
+        // Requests wait for the answer for one name, and not for those that came with it. Each look-up
+        // is a task of its own, so that it continues when this no longer waits for it. Started again, it
+        // would repeat every query that was not answered.
         let mut asked: FuturesUnordered<_> = (names.into_iter())
             .map(|name| {
                 let all = Arc::clone(self);
