@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::arguments::Path;
 use super::conditional::Conditions;
-use super::current::is_current;
+use super::current::{Freshness, catch_up_to_newest};
 use super::error::Error;
 use super::key::Key;
 use super::page::Page;
@@ -358,7 +358,7 @@ async fn delete(State(admin): State<Admin>, Path(key): Path<String>) -> Result<S
     let mut found = look_up(&admin, KIND, &key);
     if matches!(found, Ok(None))
         && admin.store.nodes().is_some()
-        && !is_current(&*admin.store, head).await?
+        && catch_up_to_newest(&*admin.store, head).await? == Freshness::CaughtUp
     {
         found = look_up(&admin, KIND, &key);
     }

@@ -1,4 +1,4 @@
-//! What other gateways have changed: requests wait until it is here.
+//! Before a request that may change something, waits for what other gateways have committed.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const FOLLOW_TIMEOUT: Duration = Duration::from_secs(10);
 /// Clients such as decK send each request to whichever gateway their load balancer chooses.
 ///
 /// While etcd is away, the request goes on with what is here: the store refuses its change, and
-/// [`is_current`] what would need none.
+/// [`catch_up_to_newest`] what would need none.
 pub(super) async fn catch_up(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     if !request.method().is_safe()
         && reads_store(request.uri().path())
@@ -34,11 +34,11 @@ pub(super) async fn catch_up(State(admin): State<Admin>, request: Request, next:
                 let reached = timeout(FOLLOW_TIMEOUT, admin.store.reach(newest)).await;
                 if !matches!(reached, Ok(Ok(()))) {
                     tracing::debug!(
-                        "a request sees what this gateway has, which is not the newest"
+                        "this gateway has not caught up with etcd: the request uses older rows"
                     );
                 }
             }
-            Err(why) => tracing::debug!("a request sees what this gateway has: {why}"),
+            Err(why) => tracing::debug!("the request uses the rows that this gateway has: {why}"),
         }
     }
     next.run(request).await
@@ -59,17 +59,29 @@ async fn newest(nodes: &dyn Nodes) -> Result<Revision, String> {
     })
 }
 
-/// Checks that what was read from `head` on has all that other gateways had acknowledged before,
-/// where nothing is to be written: a write would be refused by the store. If not, it is here when this
-/// returns false, and what is read then is current without another check.
+/// Whether rows that were read at some revision have all that other gateways had acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// They have.
+    Current,
+    /// This gateway had older rows, and has all now: rows have to be read again, which needs no other
+    /// check.
+    CaughtUp,
+}
+
+/// Checks that rows read at `head` are current, and waits for what is missing. This is for requests
+/// that write nothing: the store itself refuses a write that is based on older rows.
 ///
 /// # Errors
 /// The store cannot be written, or is not known to be current: another gateway may have changed it
 /// unseen.
-pub(super) async fn is_current(store: &dyn Store, head: Revision) -> Result<bool, store::Error> {
+pub(super) async fn catch_up_to_newest(
+    store: &dyn Store,
+    head: Revision,
+) -> Result<Freshness, store::Error> {
     check_condition(store)?;
     let Some(nodes) = store.nodes() else {
-        return Ok(true);
+        return Ok(Freshness::Current);
     };
     let unknown = |why: &str| {
         let reason = format!("whether there is something to change is not known: {why}");
@@ -77,11 +89,11 @@ pub(super) async fn is_current(store: &dyn Store, head: Revision) -> Result<bool
     };
     let newest = newest(&*nodes).await.map_err(|why| unknown(&why))?;
     if newest <= head {
-        return Ok(true);
+        return Ok(Freshness::Current);
     }
     let reached = timeout(FOLLOW_TIMEOUT, store.reach(newest)).await;
     reached.map_err(|_| unknown("changes in etcd have not arrived here"))??;
-    Ok(false)
+    Ok(Freshness::CaughtUp)
 }
 
 fn check_condition(store: &dyn Store) -> Result<(), store::Error> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::current::is_current;
+use super::current::{Freshness, catch_up_to_newest};
 use super::error::Error;
 use super::overlay::Overlay;
 use super::rollout::Aim;
@@ -183,25 +183,26 @@ impl Importer {
             if let Aim::Canary(settings) = &aim {
                 writes = rollout::begin(&*self.store, &writes, &switches.writes, settings)?;
             }
-            let is_trial = aim == Aim::Trial;
+            let is_dry_run = aim == Aim::DryRun;
             writes.extend(switches.writes);
             if !writes.is_empty() {
                 let known: HashSet<Uuid> = writes.iter().map(Write::id).collect();
                 let others = relied_on.into_iter();
                 writes.extend(others.filter(|write| !known.contains(&write.id())));
             }
-            if !is_trial && writes.is_empty() {
+            if !is_dry_run && writes.is_empty() {
                 // The kinds were read one after the other: the document may never have been in effect
                 // as a whole.
                 if is_exact && self.store.head() != base {
                     continue;
                 }
-                if !is_known && !is_current(&*self.store, base).await? {
+                if !is_known && catch_up_to_newest(&*self.store, base).await? == Freshness::CaughtUp
+                {
                     is_known = true;
                     continue;
                 }
             }
-            if is_trial || writes.is_empty() {
+            if is_dry_run || writes.is_empty() {
                 return Ok(Imported {
                     configuration,
                     differences,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::conditional::{Conditions, EntityTag};
-use super::current::is_current;
+use super::current::{Freshness, catch_up_to_newest};
 use super::error::Error;
 use super::key::Key;
 use super::rows::{TRIES, conflict, id_of, look_up, shown, to_delete};
@@ -227,7 +227,7 @@ pub(super) async fn delete_found(
         let stored = found.as_ref().ok().cloned().flatten();
         check(admin, kind, conditions, stored.as_ref())?;
         let Some(id) = to_delete(found)? else {
-            if is_known || is_current(&*admin.store, head).await? {
+            if is_known || catch_up_to_newest(&*admin.store, head).await? == Freshness::Current {
                 return Ok(false);
             }
             is_known = true;
