@@ -40,7 +40,7 @@ mod tape;
 
 pub use body::{BODY_MOST, BODY_USUAL, BodyAnswer, ReadBody};
 pub(crate) use canary::evidence::{Evidence, WINDOW, is_enough};
-pub use canary::{Canary, Figures as CanaryFigures, Placed, Side, Verdict};
+pub use canary::{Figures as CanaryFigures, Placed, RunningCanary, Side, Verdict};
 pub use check::LoadError;
 pub(crate) use choose::CostBudget;
 pub use choose::{Balancer, Counters, Faults, Handover, Recording};

@@ -101,7 +101,7 @@ pub(crate) struct Admin {
 }
 
 /// A response of the Admin API.
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     /// Where to read the progress, if the response says so.
     pub(crate) location: Option<String>,
@@ -156,13 +156,13 @@ impl Admin {
     }
 
     /// Sends a `POST` without a body.
-    pub(crate) fn post(&self, path: &str) -> anyhow::Result<Answer> {
+    pub(crate) fn post(&self, path: &str) -> anyhow::Result<Reply> {
         let answer = self.send("POST", path, SendBody::none(), Some((COMPONENT, 0)))?;
         self.good(answer)
     }
 
     /// Sends a `POST` with these fields as JSON.
-    pub(crate) fn post_fields(&self, path: &str, fields: &Value) -> anyhow::Result<Answer> {
+    pub(crate) fn post_fields(&self, path: &str, fields: &Value) -> anyhow::Result<Reply> {
         let text = fields.to_string();
         let mut reader = text.as_bytes();
         let body = SendBody::from_reader(&mut reader);
@@ -176,7 +176,7 @@ impl Admin {
         path: &str,
         text: &str,
         parts: &[(String, &[u8])],
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<Reply> {
         let (content_type, sent) = match parts {
             [] => (YAML.to_owned(), text.as_bytes().to_vec()),
             parts => form(text, parts),
@@ -220,13 +220,13 @@ impl Admin {
     }
 
     /// Deletes a resource.
-    pub(crate) fn delete(&self, path: &str) -> anyhow::Result<Answer> {
+    pub(crate) fn delete(&self, path: &str) -> anyhow::Result<Reply> {
         let answer = self.send("DELETE", path, SendBody::none(), None)?;
         self.good(answer)
     }
 
     /// Uploads a component. On a terminal, the progress is shown.
-    pub(crate) fn upload(&self, path: &str, component: &[u8]) -> anyhow::Result<Answer> {
+    pub(crate) fn upload(&self, path: &str, component: &[u8]) -> anyhow::Result<Reply> {
         let mut progress = Progress::of(component);
         let body = SendBody::from_reader(&mut progress);
         let answer = self.send("POST", path, body, Some((COMPONENT, component.len())));
@@ -275,7 +275,7 @@ impl Admin {
         path: &str,
         body: SendBody<'_>,
         content: Option<(&str, usize)>,
-    ) -> anyhow::Result<Answer> {
+    ) -> anyhow::Result<Reply> {
         let is_whole = ["http://", "https://"]
             .iter()
             .any(|scheme| path.starts_with(scheme));
@@ -323,13 +323,13 @@ impl Admin {
     }
 
     /// Reads a response to its end.
-    fn read(&self, mut answer: Response<Body>) -> anyhow::Result<Answer> {
+    fn read(&self, mut answer: Response<Body>) -> anyhow::Result<Reply> {
         let location = answer.headers().get("location");
         let location = location.and_then(|value| Some(value.to_str().ok()?.to_owned()));
         let status = answer.status();
         let body = answer.body_mut().with_config().limit(ANSWER).read_to_vec();
         let body = body.map_err(|error| self.unreachable(&error))?;
-        Ok(Answer {
+        Ok(Reply {
             status,
             location,
             body: serde_json::from_slice(&body).unwrap_or(Value::Null),
@@ -337,7 +337,7 @@ impl Admin {
     }
 
     /// Returns the response, or an error with the Admin API's message if its status is an error.
-    fn good(&self, answer: Answer) -> anyhow::Result<Answer> {
+    fn good(&self, answer: Reply) -> anyhow::Result<Reply> {
         if answer.status.is_success() {
             return Ok(answer);
         }

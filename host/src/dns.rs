@@ -41,7 +41,7 @@ impl Address {
 
 /// What a look-up found.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct DnsAnswer {
     pub(crate) addresses: Vec<Address>,
     pub(crate) valid_until: Instant,
     /// Whether the addresses are from SRV records.
@@ -50,7 +50,7 @@ pub(crate) struct Answer {
     pub(crate) kind: Option<DnsType>,
 }
 
-impl Answer {
+impl DnsAnswer {
     /// Sorts the addresses, so that equal sets are equal lists.
     pub(crate) fn new(mut addresses: Vec<Address>, valid_until: Instant) -> Self {
         addresses.sort_unstable();

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use uuid::Uuid;
 
-pub(crate) use peers::{PEERS, Place, Wish};
+pub(crate) use peers::{NodeShare, PEERS, PeerSubscription};
 
 /// The file in the data folder that has the identity.
 const FILE: &str = "node.id";

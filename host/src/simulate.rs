@@ -38,7 +38,7 @@ use crate::named::{self, Named};
 use crate::standard_output::print;
 pub use replay::{Arguments as ReplayArguments, replay};
 
-use outcome::{Outcome, SAMPLES};
+use outcome::{SAMPLES, SimulationResult};
 use scenario::{Group, Scenario};
 
 /// Never reached: the limit of a balancer is counted in instructions, so that it is the same in
@@ -136,9 +136,11 @@ pub fn simulate(arguments: &Arguments) -> anyhow::Result<()> {
             Ok((outcome, start.elapsed()))
         })
     });
-    let outcomes: Vec<(Outcome, Duration)> = outcomes.into_iter().collect::<Result<_, _>>()?;
+    let outcomes: Vec<(SimulationResult, Duration)> =
+        outcomes.into_iter().collect::<Result<_, _>>()?;
     print_speed(&outcomes, start.elapsed());
-    let outcomes: Vec<Outcome> = outcomes.into_iter().map(|(outcome, _)| outcome).collect();
+    let outcomes: Vec<SimulationResult> =
+        outcomes.into_iter().map(|(outcome, _)| outcome).collect();
 
     let document = json!({
         "scenario": name,
@@ -217,7 +219,7 @@ fn title(scenario: &str, of: &Scenario) -> String {
 fn show(
     wanted: &Show<'_>,
     scenario: &Scenario,
-    outcomes: &[Outcome],
+    outcomes: &[SimulationResult],
     document: &Value,
     heading: &str,
 ) -> anyhow::Result<()> {
@@ -272,7 +274,7 @@ fn list() -> anyhow::Result<()> {
 
 /// Prints the speed of the simulation. It is not part of the outcome, because it differs from run
 /// to run.
-fn print_speed(outcomes: &[(Outcome, Duration)], took: Duration) {
+fn print_speed(outcomes: &[(SimulationResult, Duration)], took: Duration) {
     let mut sum = 0;
     for (outcome, took) in outcomes {
         sum += outcome.total.requests;

@@ -22,7 +22,7 @@ pub(crate) use compile::complete;
 pub use compile::{Compiler, UpstreamResources};
 
 use crate::acme::Challenges;
-use crate::balancer::Canary;
+use crate::balancer::RunningCanary;
 use crate::clock;
 use crate::pattern::{PATTERN_MEMORY, PatternMemory};
 use crate::policy::chain::Policies;
@@ -112,7 +112,7 @@ pub struct Published {
     /// When the newest commit took effect, in milliseconds since 1970; 0 before the first one.
     applied_at: AtomicU64,
     /// The canaries in progress.
-    canaries: watch::Sender<Vec<Arc<Canary>>>,
+    canaries: watch::Sender<Vec<Arc<RunningCanary>>>,
     /// Applied commits with names that are still being looked up for the first time.
     unresolved: watch::Sender<BTreeSet<Revision>>,
     /// The memory of the routes' regular expressions.
@@ -194,12 +194,12 @@ impl Published {
     }
 
     /// The canaries in progress, now and later on.
-    pub fn canaries(&self) -> watch::Receiver<Vec<Arc<Canary>>> {
+    pub fn canaries(&self) -> watch::Receiver<Vec<Arc<RunningCanary>>> {
         self.canaries.subscribe()
     }
 
     /// The canary of a balancer, if one is in progress.
-    pub fn canary_of(&self, balancer: Uuid) -> Option<Arc<Canary>> {
+    pub fn canary_of(&self, balancer: Uuid) -> Option<Arc<RunningCanary>> {
         let canaries = self.canaries.borrow();
         canaries
             .iter()
@@ -207,7 +207,7 @@ impl Published {
             .cloned()
     }
 
-    fn set_canaries(&self, canaries: Vec<Arc<Canary>>) {
+    fn set_canaries(&self, canaries: Vec<Arc<RunningCanary>>) {
         self.canaries.send_if_modified(|now| {
             let is_there = |canary| now.iter().any(|known| Arc::ptr_eq(known, canary));
             let same = now.len() == canaries.len() && canaries.iter().all(is_there);

@@ -109,7 +109,7 @@ pub struct Pick {
     /// What the balancer asked about the request, if that is recorded: each question once.
     pub facts: Vec<Fact>,
     /// The balancer's answer.
-    pub answer: Answer,
+    pub answer: BalancerAnswer,
     /// The tag that it gave, if it is told of its tries; 0 for none.
     pub tag: u64,
     /// The position that the request was sent to; it differs from the answer if the request had
@@ -194,7 +194,7 @@ pub enum EndpointQuestion {
 
 /// The answer of a balancer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Answer {
+pub enum BalancerAnswer {
     /// No valid answer, or the balancer was not asked: the gateway chose. The next instance that is
     /// asked is a fresh one.
     #[default]
@@ -221,7 +221,7 @@ pub enum Answer {
     },
 }
 
-impl std::fmt::Display for Answer {
+impl std::fmt::Display for BalancerAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::None => f.write_str("a fallback pick"),

@@ -14,7 +14,7 @@ use http::header::{HeaderMap, HeaderName};
 use serde::Deserialize;
 
 use read::Found;
-pub use write::Outgoing;
+pub use write::OutgoingContext;
 
 /// The id of a trace: 16 bytes, not all zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

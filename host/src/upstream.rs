@@ -26,7 +26,7 @@ use uuid::Uuid;
 pub use affinity::{AffinityPolicy, Cookie, Key};
 pub(crate) use attempt::Try;
 pub use budget::RetryPermit;
-pub use members::{AddressReport, NoPeer, Target, Unplaced, Weights};
+pub use members::{AddressReport, ConfiguredTarget, NoPeer, Unplaced, Weights};
 pub use memory::Memory;
 pub use policy::Policy;
 pub use resolve::Names;
@@ -173,7 +173,7 @@ impl Upstream {
 
     /// Replaces the targets to choose from. Endpoints that stay keep what is known of them, and the
     /// balancer is told only if its table changes.
-    pub fn set_targets(&self, targets: &[Target], names: &Names) {
+    pub fn set_targets(&self, targets: &[ConfiguredTarget], names: &Names) {
         self.shared.members.set_targets(targets, names);
         self.schedule_trials();
         self.shared.probes.sync();

@@ -38,23 +38,23 @@ fn too_many_values() -> Error {
 const DEFAULTS: usize = 1000;
 
 /// How many more values may be built.
-pub(super) struct Room(usize);
+pub(super) struct InputBudget(usize);
 
-impl Room {
+impl InputBudget {
     pub(super) fn new() -> Self {
         Self(VALUES)
     }
 
-    /// Reserves room for more values.
+    /// Takes from the budget what more values need.
     ///
     /// # Errors
-    /// There is not enough room left.
+    /// Less is left.
     pub(super) fn take(&mut self, values: usize) -> Result<(), Error> {
         self.0 = self.0.checked_sub(values).ok_or_else(too_many_values)?;
         Ok(())
     }
 
-    /// Reads a JSON text, if there is room for its values.
+    /// Reads a JSON text, if the budget allows its values.
     ///
     /// # Errors
     /// It is deeper or larger than the bounds, or is not JSON.
@@ -98,11 +98,11 @@ fn values(text: &[u8]) -> Result<usize, Error> {
 /// # Errors
 /// It is deeper or larger than the bounds.
 pub(super) fn check(built: &Value) -> Result<(), Error> {
-    let mut room = Room(VALUES + DEFAULTS);
+    let mut budget = InputBudget(VALUES + DEFAULTS);
     // Without recursion, which would be as deep as the value.
     let mut rest = vec![(built, 1)];
     while let Some((value, depth)) = rest.pop() {
-        room.take(1)?;
+        budget.take(1)?;
         if depth > DEPTH && (value.is_array() || value.is_object()) {
             return Err(too_deep());
         }
@@ -143,10 +143,14 @@ mod tests {
     #[test]
     fn reading_and_checking_allow_the_same_depth() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        let deepest = Room::new().json(nested(DEPTH).as_bytes());
+        let deepest = InputBudget::new().json(nested(DEPTH).as_bytes());
         let deepest = deepest.unwrap_or_default();
         assert!(deepest.is_array() && check(&deepest).is_ok());
-        assert!(Room::new().json(nested(DEPTH + 1).as_bytes()).is_err());
+        assert!(
+            InputBudget::new()
+                .json(nested(DEPTH + 1).as_bytes())
+                .is_err()
+        );
         assert!(check(&json!({ "a": deepest })).is_err());
         let most = Value::from(vec![0; VALUES + DEFAULTS - 1]);
         assert!(check(&most).is_ok());

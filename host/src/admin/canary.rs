@@ -25,7 +25,7 @@ use super::error::Error;
 use super::rows::{TRIES, conflict, id_of};
 use super::version_rows::{balancer_of, named, not_shipped, of_digest, text, written};
 use super::{Admin, BODY_LIMIT, activation, changes, decode};
-use crate::balancer::{Canary, Verdict};
+use crate::balancer::{RunningCanary, Verdict};
 use crate::clock;
 use crate::entity::balancer::{CANARY, CanaryState};
 use crate::entity::{Kind, Row, Violations, read_fields};
@@ -196,7 +196,7 @@ pub async fn follow_canaries(admin: Admin) {
     }
 }
 
-async fn follow(admin: Admin, canary: Arc<Canary>) {
+async fn follow(admin: Admin, canary: Arc<RunningCanary>) {
     let mut verdict = canary.verdict();
     let mut passes = pin!(passes(&canary));
     let mut passed = canary.settings.state == CanaryState::Passed;
@@ -223,7 +223,7 @@ async fn follow(admin: Admin, canary: Arc<Canary>) {
 
 /// Returns once the canary's duration is over and both sides have placed enough requests to be
 /// judged; without a duration, never.
-async fn passes(canary: &Canary) {
+async fn passes(canary: &RunningCanary) {
     let Some(duration) = canary.settings.duration else {
         return std::future::pending().await;
     };
@@ -236,7 +236,7 @@ async fn passes(canary: &Canary) {
     }
 }
 
-async fn pass(admin: &Admin, canary: &Canary) {
+async fn pass(admin: &Admin, canary: &RunningCanary) {
     let (balancer, version) = (&*canary.name, &*canary.plugin.digest);
     let reason = if canary.settings.promote {
         match promote(admin, canary).await {
@@ -268,7 +268,7 @@ async fn pass(admin: &Admin, canary: &Canary) {
 }
 
 /// Makes a canary's version active, unless the canary has ended meanwhile; returns whether it did.
-async fn promote(admin: &Admin, canary: &Canary) -> Result<bool, Error> {
+async fn promote(admin: &Admin, canary: &RunningCanary) -> Result<bool, Error> {
     for _ in 0..TRIES {
         let Some(balancer) = balancer_with(admin, canary)? else {
             return Ok(false);
@@ -289,7 +289,7 @@ async fn promote(admin: &Admin, canary: &Canary) -> Result<bool, Error> {
 }
 
 /// The balancer of a canary, while the canary is live.
-fn balancer_with(admin: &Admin, canary: &Canary) -> Result<Option<Stored>, Error> {
+fn balancer_with(admin: &Admin, canary: &RunningCanary) -> Result<Option<Stored>, Error> {
     let balancer = admin.store.get(KIND, canary.balancer)?;
     let is_own = |balancer: &Stored| {
         live_in(&balancer.row).is_some_and(|row| id_of(row) == canary.settings.id)
@@ -299,7 +299,12 @@ fn balancer_with(admin: &Admin, canary: &Canary) -> Result<Option<Stored>, Error
 
 /// Stores the outcome of a canary, unless it has ended in another way. Retries until the write
 /// succeeds.
-async fn conclude(admin: &Admin, canary: &Canary, state: CanaryState, reason: Option<String>) {
+async fn conclude(
+    admin: &Admin,
+    canary: &RunningCanary,
+    state: CanaryState,
+    reason: Option<String>,
+) {
     loop {
         let written = async {
             let Some(balancer) = balancer_with(admin, canary)? else {

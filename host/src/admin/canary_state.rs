@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Admin;
 use super::rows::id_of;
 use super::version_rows::text;
-use crate::balancer::{Canary, Side, Verdict};
+use crate::balancer::{RunningCanary, Side, Verdict};
 use crate::clock;
 use crate::entity::Row;
 use crate::entity::balancer::CanaryState;
@@ -58,7 +58,7 @@ pub(super) fn figures(admin: &Admin, balancer: &Row) -> Option<Value> {
     (running.settings.id == id_of(row)).then(|| figures_of(&running))
 }
 
-pub(super) fn figures_of(canary: &Canary) -> Value {
+pub(super) fn figures_of(canary: &RunningCanary) -> Value {
     let sides = Side::ALL.iter().zip(canary.figures());
     let sides = sides.map(|(side, figures)| (side.name().to_owned(), json!(figures)));
     sides.collect::<Row>().into()

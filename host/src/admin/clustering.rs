@@ -139,7 +139,7 @@ pub async fn announce(admin: Admin) {
 /// those count as alive that were before.
 async fn look_for_peers(nodes: &dyn Nodes) {
     loop {
-        node::PEERS.wished().await;
+        node::PEERS.subscribed().await;
         let mut pause = MIN_LIST_INTERVAL;
         if let Ok(Ok(ids)) = timeout(WAIT_TIMEOUT, nodes.ids()).await {
             let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);

@@ -94,7 +94,7 @@ async fn import(State(admin): State<Admin>, request: Request) -> Result<Response
     let (mut is_canary, mut settings) = (false, Row::new());
     for (name, value) in arguments::pairs(request.uri().query().unwrap_or_default().as_bytes())? {
         match (&*name, &*value) {
-            ("dry_run", "true" | "false") => aim = Aim::of_trial(value == "true"),
+            ("dry_run", "true" | "false") => aim = Aim::of_dry_run(value == "true"),
             ("channel", "main" | "canary") => is_canary = value == "canary",
             ("channel", _) => {
                 return Err(Error::field("channel", "expected one of: main, canary"));
@@ -117,8 +117,8 @@ async fn import(State(admin): State<Admin>, request: Request) -> Result<Response
     let (parts, body) = request.into_parts();
     // A token that may change nothing may ask for a trial: one is read and checked at a time, and no
     // import waits for it.
-    let _trial = match aim {
-        Aim::Trial => Some(admin.loaded.trial_turn.acquire().await),
+    let _turn = match aim {
+        Aim::DryRun => Some(admin.loaded.dry_run_turn.acquire().await),
         _ => None,
     };
     let body = decode::read(body, LONGEST).await?;
@@ -134,7 +134,7 @@ async fn import(State(admin): State<Admin>, request: Request) -> Result<Response
         false => text(&body)?.to_owned(),
     };
     let _import = match aim {
-        Aim::Trial => None,
+        Aim::DryRun => None,
         _ => Some(admin.loaded.turn.acquire().await),
     };
     let imported = match imported(&importer, Document::Text(&document), aim).await {
@@ -366,16 +366,16 @@ pub(crate) async fn load_text(
 pub(crate) async fn offline_changes(
     importer: &Importer,
     file: DocumentFile<'_>,
-    is_trial: bool,
+    is_dry_run: bool,
 ) -> Result<Vec<Difference>, String> {
-    let imported = import_text(importer, file, is_trial).await?;
+    let imported = import_text(importer, file, is_dry_run).await?;
     Ok(imported.differences)
 }
 
 async fn import_text(
     importer: &Importer,
     file: DocumentFile<'_>,
-    is_trial: bool,
+    is_dry_run: bool,
 ) -> Result<Imported, String> {
     let DocumentFile {
         text,
@@ -390,7 +390,7 @@ async fn import_text(
         let told = |mistakes: Mistakes| mistakes.told(&read.lines()).join("\n");
         (importer, configuration.map_err(told)?)
     };
-    let aim = Aim::of_trial(is_trial);
+    let aim = Aim::of_dry_run(is_dry_run);
     let imported = importer.import(configuration, aim).await;
     imported.map_err(|refused| match refused {
         Refused::Other(error) => error.message(),

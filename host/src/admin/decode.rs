@@ -8,7 +8,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, TRANSFER_ENCODING};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use super::bounds::{ARGUMENTS, Room, too_many_arguments};
+use super::bounds::{ARGUMENTS, InputBudget, too_many_arguments};
 use super::error::Error;
 use super::paced::TooSlow;
 use super::{arguments, form};
@@ -49,10 +49,10 @@ async fn decoded(
     // No parameter that is looked for contains bytes that this would replace.
     let content_type = &*String::from_utf8_lossy(content_type.as_bytes());
     let lower = content_type.to_ascii_lowercase();
-    let mut room = Room::new();
+    let mut budget = InputBudget::new();
     if lower.starts_with("application/json") {
         let body = read(body, limit).await?;
-        return match room.json(&body)? {
+        return match budget.json(&body)? {
             Value::Object(row) if row.len() > ARGUMENTS => Err(too_many_arguments()),
             Value::Object(row) => Ok(row),
             _ => Err(Error::bad_request("Cannot parse JSON body")),
@@ -63,11 +63,11 @@ async fn decoded(
         let pairs = arguments::pairs(&body)?.into_iter();
         pairs.map(|(name, value)| (name, value.into())).collect()
     } else if lower.starts_with("multipart/form-data") {
-        multipart(content_type, read(body, limit).await?, &mut room).await?
+        multipart(content_type, read(body, limit).await?, &mut budget).await?
     } else {
         return Err(Error::Bare(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     };
-    let mut row = form::structure(pairs, &mut room)?;
+    let mut row = form::structure(pairs, &mut budget)?;
     infer(&mut row);
     Ok(row)
 }
@@ -81,7 +81,7 @@ fn has_body(headers: &HeaderMap) -> bool {
 
 /// How much of a body that is too large is read and discarded. A client whose connection is closed
 /// while it still sends would not see the answer.
-const LINGER: usize = 64 << 20;
+const MAX_DISCARDED: usize = 64 << 20;
 
 /// The whole body, if it is not larger than `limit`.
 pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Error> {
@@ -93,7 +93,7 @@ pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, Error> {
             continue;
         };
         length += data.len();
-        if length > LINGER {
+        if length > MAX_DISCARDED {
             break;
         }
         if length <= limit {
@@ -124,13 +124,13 @@ fn unread(error: axum::Error) -> Error {
 async fn multipart(
     content_type: &str,
     body: Bytes,
-    room: &mut Room,
+    budget: &mut InputBudget,
 ) -> Result<Vec<(String, Value)>, Error> {
     let mut pairs = Vec::new();
     for part in parts(content_type, body).await? {
         let json = part.content_type.as_deref() == Some("application/json");
         let value = if json {
-            room.json(&part.content)?
+            budget.json(&part.content)?
         } else {
             arguments::utf8(&part.name, part.content.into())?.into()
         };

@@ -3,7 +3,7 @@
 
 use serde_json::{Number, Value};
 
-use super::bounds::{self, ARGUMENTS, Room};
+use super::bounds::{self, ARGUMENTS, InputBudget};
 use super::error::Error;
 use crate::entity::{Field, Row, Shape};
 
@@ -14,12 +14,12 @@ use crate::entity::{Field, Row, Shape};
 /// It is deeper or larger than the bounds of what is built from input.
 pub(super) fn structure(
     pairs: impl IntoIterator<Item = (String, Value)>,
-    room: &mut Room,
+    budget: &mut InputBudget,
 ) -> Result<Row, Error> {
     let mut root = Value::Object(Row::new());
     for (name, value) in pairs {
         let steps = steps(&name)?;
-        put(&mut root, &steps, value, room)?;
+        put(&mut root, &steps, value, budget)?;
     }
     // A single value that became a list adds a level that is in no name.
     bounds::check(&root)?;
@@ -82,10 +82,15 @@ fn place(inner: &str) -> Result<Option<usize>, Error> {
     }
 }
 
-fn put(root: &mut Value, steps: &[Step<'_>], value: Value, room: &mut Room) -> Result<(), Error> {
+fn put(
+    root: &mut Value,
+    steps: &[Step<'_>],
+    value: Value,
+    budget: &mut InputBudget,
+) -> Result<(), Error> {
     let mut at = root;
     for step in steps {
-        room.take(1)?;
+        budget.take(1)?;
         at = match step {
             Step::Name(name) => {
                 if !at.is_object() {
@@ -111,7 +116,7 @@ fn put(root: &mut Value, steps: &[Step<'_>], value: Value, room: &mut Room) -> R
                     return Ok(());
                 };
                 if list.len() < *place {
-                    room.take(place - list.len())?;
+                    budget.take(place - list.len())?;
                     list.resize(*place, Value::Null);
                 }
                 let Some(element) = list.get_mut(place - 1) else {
@@ -249,7 +254,7 @@ mod tests {
 
     fn decoded(kind: Kind, pairs: &[(&str, &str)]) -> Value {
         let pairs = pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).into()));
-        let row = structure(pairs, &mut Room::new());
+        let row = structure(pairs, &mut InputBudget::new());
         let mut row = row.unwrap_or_default();
         infer(kind.declaration().fields, &mut row);
         row.into()

@@ -22,7 +22,7 @@ use super::error::Error;
 use super::rows::{TRIES, conflict, is_race};
 use super::{Admin, ApiEndpoint, form, upstreams};
 use crate::clock;
-use crate::entity::rollout::{CANARY, RolloutChange, RolloutState, TRIAL, Trial};
+use crate::entity::rollout::{CANARY, RolloutChange, RolloutComparison, RolloutState, TRIAL};
 use crate::entity::{Kind, Row, Violations, read_fields};
 use crate::store::{self, Store, Stored, Write};
 pub(super) use judge::judge;
@@ -56,17 +56,17 @@ pub(crate) enum Aim {
     /// To make the stored configuration that of the document.
     Change,
     /// To find what would change.
-    Trial,
+    DryRun,
     /// To have it change at the gateways of the channel `canary` alone, with these settings of
     /// [`TRIAL`].
     Canary(Row),
 }
 
 impl Aim {
-    /// `Trial` if `is_trial`, else `Change`.
-    pub(crate) fn of_trial(is_trial: bool) -> Self {
-        match is_trial {
-            true => Self::Trial,
+    /// `DryRun` if `is_dry_run`, else `Change`.
+    pub(crate) fn of_dry_run(is_dry_run: bool) -> Self {
+        match is_dry_run {
+            true => Self::DryRun,
             false => Self::Change,
         }
     }
@@ -87,7 +87,7 @@ pub(super) fn aim(admin: &Admin, asked: &Aim, mut settings: Row) -> Result<Aim, 
             "there are channels only among gateways that share a store: set store to etcd",
         ));
     }
-    if *asked == Aim::Trial {
+    if *asked == Aim::DryRun {
         let message = "dry_run cannot be combined with channel: leave one of them out";
         return Err(Error::field("dry_run", message));
     }
@@ -239,7 +239,7 @@ fn trial_in(rollout: &Row) -> Row {
 
 /// What the gateways that are alive tell of a rollout; none if it is not judged.
 async fn figures_now(admin: &Admin, rollout: &Row) -> Option<Value> {
-    let trial = Trial::of(rollout).filter(Trial::is_judged)?;
+    let trial = RolloutComparison::of(rollout).filter(RolloutComparison::is_judged)?;
     let nodes = admin.store.nodes()?.list().await.ok()?;
     Some(figures::of_nodes(&nodes, trial.id))
 }
@@ -263,7 +263,9 @@ async fn put_outcome(admin: &Admin, only: Option<Uuid>, ending: Ending) -> Resul
 
 /// Whether a rollout is the one with this trial; any is if none is asked for.
 fn is_of(rollout: &Stored, only: Option<Uuid>) -> bool {
-    only.is_none_or(|only| Trial::of(&rollout.row).is_some_and(|trial| trial.id == only))
+    only.is_none_or(|only| {
+        RolloutComparison::of(&rollout.row).is_some_and(|trial| trial.id == only)
+    })
 }
 
 fn is_live(rollout: &Row) -> bool {

@@ -1,10 +1,10 @@
 //! A version that takes a share of the picks before it is made active, and loses the share by
 //! itself when it breaks a bound.
 //!
-//! All upstreams that follow a balancer share its [`Canary`]. It decides the side of each request,
+//! All upstreams that follow a balancer share its [`RunningCanary`]. It decides the side of each request,
 //! collects the outcomes of both sides, and checks the bounds after each outcome of its own side.
 //! Once a bound is broken, the canary gets no more requests, on any thread. The task that awaits
-//! [`Canary::verdict`] stores that.
+//! [`RunningCanary::verdict`] stores that.
 
 pub(super) mod evidence;
 
@@ -58,7 +58,7 @@ pub enum Verdict {
 }
 
 /// A version of a balancer that takes a share of the picks.
-pub struct Canary {
+pub struct RunningCanary {
     /// Its settings.
     pub settings: Settings,
     /// The balancer that it is a version of.
@@ -78,7 +78,7 @@ pub struct Canary {
     verdict: watch::Sender<Verdict>,
 }
 
-impl std::fmt::Debug for Canary {
+impl std::fmt::Debug for RunningCanary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Canary({}, {})", self.name, self.plugin.digest)
     }
@@ -100,7 +100,7 @@ pub struct Figures {
     pub recent: Recent,
 }
 
-impl Canary {
+impl RunningCanary {
     /// A canary that has placed no request yet.
     pub fn new(
         settings: Settings,
@@ -238,7 +238,7 @@ fn seed_of(digest: &str) -> u64 {
 /// The side that placed a request while a canary was running; the outcome counts there.
 #[derive(Debug)]
 pub struct Placed {
-    pub(super) canary: Arc<Canary>,
+    pub(super) canary: Arc<RunningCanary>,
     pub(super) side: Side,
 }
 

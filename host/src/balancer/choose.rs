@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use super::bindings;
-use super::canary::{Canary, Side};
+use super::canary::{RunningCanary, Side};
 use super::columns::{Column, Interests, Observed};
 use super::details::ChoiceDetails;
 use super::engine::Engine;
@@ -110,7 +110,7 @@ struct Inner {
     slot: Slot,
     observer: Option<Arc<dyn PickObserver>>,
     /// The canary that counts its faults too, and the side that they count for.
-    judged: Option<(Arc<Canary>, Side)>,
+    judged: Option<(Arc<RunningCanary>, Side)>,
     /// Faults in a row, each within [`FAULT_MEMORY`] of the one before.
     faults: u32,
     last_fault: Option<Instant>,

@@ -13,7 +13,7 @@ use super::loaded::LoadedBalancer;
 use super::notes::Told;
 use super::request::Refusal;
 use crate::endpoint::{EndedTry, Endpoint, RequestCost};
-use crate::trace::{Answer, EndpointFact, Pick, Row};
+use crate::trace::{BalancerAnswer, EndpointFact, Pick, Row};
 
 /// Repeats the calls of a trace on a component.
 pub struct Rerun {
@@ -108,7 +108,7 @@ impl Rerun {
     ///
     /// # Errors
     /// The fault of the instance.
-    pub fn pick(&mut self, pick: &Pick) -> Result<(Answer, u64), String> {
+    pub fn pick(&mut self, pick: &Pick) -> Result<(BalancerAnswer, u64), String> {
         let Some(instance) = &mut self.instance else {
             return Err("the trace does not begin with an instance".into());
         };
@@ -147,11 +147,11 @@ impl Rerun {
 }
 
 /// An answer as a trace has it. The cost is part of it if the plugin `weighs` requests.
-pub(super) fn answer_of(position: u32, cost: RequestCost, weighs: bool) -> Answer {
+pub(super) fn answer_of(position: u32, cost: RequestCost, weighs: bool) -> BalancerAnswer {
     if !weighs {
-        return Answer::Position(position);
+        return BalancerAnswer::Position(position);
     }
-    Answer::Weighted {
+    BalancerAnswer::Weighted {
         position,
         first_byte: cost.first_byte,
         rest: cost.rest,
@@ -159,13 +159,13 @@ pub(super) fn answer_of(position: u32, cost: RequestCost, weighs: bool) -> Answe
 }
 
 /// A refusal as a trace has it.
-pub(super) fn refused(refusal: Option<Refusal>) -> Answer {
+pub(super) fn refused(refusal: Option<Refusal>) -> BalancerAnswer {
     match refusal {
-        None => Answer::Refused,
+        None => BalancerAnswer::Refused,
         Some(Refusal {
             status,
             retry_after,
-        }) => Answer::RefusedWith {
+        }) => BalancerAnswer::RefusedWith {
             status,
             retry_after,
         },

@@ -13,7 +13,7 @@ use super::notes::{Notes, RecordedFacts};
 use super::request::PickRequest;
 use crate::clock::micros;
 use crate::endpoint::{EndedTry, Endpoint};
-use crate::trace::{Answer, Header, Pick, Row, Writer};
+use crate::trace::{BalancerAnswer, Header, Pick, Row, Writer};
 
 /// Bytes that are sent together, and the longest time that fewer bytes wait, in microseconds.
 const PIECE: usize = 32 << 10;
@@ -79,7 +79,7 @@ impl Tape {
         request: PickRequest<'_>,
         load: &[u32],
         answers: &[u64],
-        (answer, tag): (Answer, u64),
+        (answer, tag): (BalancerAnswer, u64),
         chosen: Option<usize>,
     ) -> Result<(), Over> {
         let facts = match &mut self.notes {

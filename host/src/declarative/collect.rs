@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::defaults::Info;
 use super::item::{Item, kinds, named, nested, steps};
 use super::mistakes::Mistakes;
-use super::syntax::{Room, Step};
+use super::syntax::{Step, TextBudget};
 use crate::entity::{Kind, Row, nearest_name};
 
 /// What a document has besides its lists.
@@ -27,7 +27,7 @@ pub(super) fn collect(document: Row, info: &Info, mistakes: &mut Mistakes) -> Ve
         info,
         mistakes,
         items: Vec::new(),
-        room: Room::of_text(),
+        budget: TextBudget::of_text(),
     };
     for (name, value) in document {
         match named(&name) {
@@ -46,7 +46,7 @@ struct Collecting<'a> {
     mistakes: &'a mut Mistakes,
     items: Vec<Item>,
     /// What may still be added to the entities.
-    room: Room,
+    budget: TextBudget,
 }
 
 impl Collecting<'_> {
@@ -99,7 +99,7 @@ impl Collecting<'_> {
             }
         }
         let place = self.items.len();
-        if let Err(message) = self.info.complete(kind, &mut input, &mut self.room) {
+        if let Err(message) = self.info.complete(kind, &mut input, &mut self.budget) {
             self.mistakes.at(steps(&path), message);
         }
         self.items.push(Item {

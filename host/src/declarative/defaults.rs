@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use super::mistakes::Mistakes;
-use super::syntax::{Room, Step};
+use super::syntax::{Step, TextBudget};
 use crate::entity::{Kind, Row};
 
 /// What a document says about all its entities.
@@ -77,19 +77,19 @@ impl Info {
         info
     }
 
-    /// Adds to an entity what it does not say itself, as far as there is room.
+    /// Adds to an entity what it does not say itself, as far as the budget allows.
     ///
     /// # Errors
-    /// It names shared settings that do not exist, or there is no more room: a few lines could stand
+    /// It names shared settings that do not exist, or the budget is spent: a few lines could stand
     /// for billions of values.
     pub(super) fn complete(
         &self,
         kind: Kind,
         input: &mut Row,
-        room: &mut Room,
+        budget: &mut TextBudget,
     ) -> Result<(), String> {
         for (_, fields) in self.defaults.iter().filter(|(of, _)| *of == kind) {
-            fill(input, fields, room)?;
+            fill(input, fields, budget)?;
         }
         if !self.select_tags.is_empty()
             && let Value::Array(tags) = input
@@ -101,7 +101,7 @@ impl Info {
                 .filter_map(|tag| tag.as_str().map(str::to_owned))
                 .collect();
             for tag in self.select_tags.iter().filter(|tag| !known.contains(*tag)) {
-                room.take(1, tag.len())?;
+                budget.take(1, tag.len())?;
                 tags.push(tag.as_str().into());
             }
         }
@@ -113,7 +113,7 @@ impl Info {
             let shared = shared.ok_or_else(|| format!("_plugin_configs has no '{name}'"))?;
             let config = input.entry("config").or_insert_with(|| Row::new().into());
             if let Value::Object(config) = config {
-                fill(config, shared, room)?;
+                fill(config, shared, budget)?;
             }
         }
         Ok(())
@@ -121,14 +121,14 @@ impl Info {
 }
 
 /// Adds the fields that a record does not have, in records inside it as well.
-fn fill(record: &mut Row, defaults: &Row, room: &mut Room) -> Result<(), String> {
+fn fill(record: &mut Row, defaults: &Row, budget: &mut TextBudget) -> Result<(), String> {
     for (name, default) in defaults {
         match (record.get_mut(name), default) {
-            (Some(Value::Object(inner)), Value::Object(defaults)) => fill(inner, defaults, room)?,
-            (Some(_), _) => room.take(1, 0)?,
+            (Some(Value::Object(inner)), Value::Object(defaults)) => fill(inner, defaults, budget)?,
+            (Some(_), _) => budget.take(1, 0)?,
             (None, default) => {
-                room.take(0, name.len())?;
-                room.take_value(default)?;
+                budget.take(0, name.len())?;
+                budget.take_value(default)?;
                 record.insert(name.clone(), default.clone());
             }
         }

@@ -3,7 +3,7 @@
 //! An alias of YAML shares the value of its anchor, so a few lines can stand for billions of
 //! values. What they stand for is counted while it is written out, and the count is bounded.
 
-mod room;
+mod budget;
 mod scalar;
 mod yaml;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use yaml::{Content, Node, nodes, roots, written_out};
 
-pub(super) use room::Room;
+pub(super) use budget::TextBudget;
 
 /// Largest text, in bytes.
 pub(crate) const LONGEST: usize = 64 << 20;
@@ -99,8 +99,8 @@ impl Text {
             }
         }
         let root = nodes(text)?;
-        let mut room = Room::of_text();
-        let value = written_out(&root, &mut room)?;
+        let mut budget = TextBudget::of_text();
+        let value = written_out(&root, &mut budget)?;
         let source = Source::Yaml(root);
         Ok(Self { value, source })
     }
@@ -198,10 +198,10 @@ pub(super) fn documents(text: &str) -> Result<Vec<(Value, Lines)>, String> {
     if text.len() > LONGEST {
         return Err(format!("it is longer than {LONGEST} bytes"));
     }
-    let mut room = Room::of_text();
+    let mut budget = TextBudget::of_text();
     let roots = roots(text)?.into_iter();
     roots
-        .map(|root| Ok((written_out(&root, &mut room)?, Lines(Some(root)))))
+        .map(|root| Ok((written_out(&root, &mut budget)?, Lines(Some(root)))))
         .collect()
 }
 

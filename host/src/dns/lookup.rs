@@ -11,7 +11,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use parking_lot::Mutex;
 
 use super::servers::Servers;
-use super::{Address, Answer, Failure};
+use super::{Address, DnsAnswer, Failure};
 use crate::config::{Dns, DnsType};
 
 /// Time without an answer for records of one type after which those of the next type are asked for as
@@ -62,10 +62,10 @@ impl Lookup {
         &self,
         host: &str,
         last: Option<DnsType>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<DnsAnswer, Failure> {
         let known = self.in_hosts(host);
         if !known.is_empty() {
-            return Ok(Answer::new(known, Instant::now() + HOSTS_TTL));
+            return Ok(DnsAnswer::new(known, Instant::now() + HOSTS_TTL));
         }
         let servers = self.servers.as_ref();
         let servers = servers.map_err(|error| Failure::Broken(error.clone()))?;
@@ -143,10 +143,10 @@ struct Search<F> {
     failure: Failure,
 }
 
-impl<F: Future<Output = (DnsType, Result<Answer, Failure>)>> Search<F> {
+impl<F: Future<Output = (DnsType, Result<DnsAnswer, Failure>)>> Search<F> {
     /// Waits until the look-up is decided; `None` once there is no answer for records of this type,
     /// or of any type.
-    async fn next(&mut self, awaited: Option<DnsType>) -> Option<Result<Answer, Failure>> {
+    async fn next(&mut self, awaited: Option<DnsType>) -> Option<Result<DnsAnswer, Failure>> {
         while let Some((kind, found)) = self.asked.next().await {
             let is_first = self.unanswered.first() == Some(&kind);
             self.unanswered.retain(|other| *other != kind);
@@ -226,26 +226,26 @@ fn ip(data: &RData) -> Option<IpAddr> {
     }
 }
 
-async fn addresses(servers: &Servers, name: &Name, kind: RecordType) -> Result<Answer, Failure> {
+async fn addresses(servers: &Servers, name: &Name, kind: RecordType) -> Result<DnsAnswer, Failure> {
     let found = servers.records(name, kind).await?;
     let addresses = found.answers().iter();
     let addresses = addresses.filter_map(|record| Some(Address::bare(ip(&record.data)?)));
-    Ok(Answer::new(addresses.collect(), found.valid_until()))
+    Ok(DnsAnswer::new(addresses.collect(), found.valid_until()))
 }
 
 /// The addresses of a host that a server has added to its answer about services (RFC 2782); `None` if
 /// it has added none.
-fn added(records: &[Record], host: &Name, kind: RecordType) -> Option<Answer> {
+fn added(records: &[Record], host: &Name, kind: RecordType) -> Option<DnsAnswer> {
     let own = records.iter();
     let own = own.filter(|record| record.record_type() == kind && record.name == *host);
     let ttl = own.clone().map(|record| record.ttl).min()?;
     let addresses = own.filter_map(|record| Some(Address::bare(ip(&record.data)?)));
     let valid_until = Instant::now() + Duration::from_secs(ttl.into());
-    Some(Answer::new(addresses.collect(), valid_until))
+    Some(DnsAnswer::new(addresses.collect(), valid_until))
 }
 
 /// The addresses of the services of the best priority, each with the port and weight of its record.
-async fn services(servers: &Servers, name: &Name) -> Result<Answer, Failure> {
+async fn services(servers: &Servers, name: &Name) -> Result<DnsAnswer, Failure> {
     let found = servers.records(name, RecordType::SRV).await?;
     let mut services: Vec<SRV> = found
         .answers()
@@ -271,7 +271,7 @@ async fn services(servers: &Servers, name: &Name) -> Result<Answer, Failure> {
         (service, found)
     });
     let hosts: Vec<_> = hosts.buffer_unordered(SERVICES).collect().await;
-    let mut answer = Answer::new(Vec::new(), found.valid_until());
+    let mut answer = DnsAnswer::new(Vec::new(), found.valid_until());
     answer.service = true;
     for (service, found) in hosts {
         match found {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::{Address, Answer, Failure, Lookup};
+use super::{Address, DnsAnswer, Failure, Lookup};
 use crate::config::Dns;
 
 /// Time after the expiry of its records until which a name that cannot be looked up keeps its
@@ -34,7 +34,7 @@ pub struct Resolver {
 #[derive(Debug, Default)]
 struct NameTable {
     /// The last answers, which may have expired.
-    known: HashMap<String, Answer>,
+    known: HashMap<String, DnsAnswer>,
     /// The look-ups that go on; no name has two at a time.
     ongoing: HashMap<String, Ongoing>,
 }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::bounds::{self, Bounds, PERCENT, POSITIVE};
+use super::bounds::{self, Bounds, NOT_NEGATIVE, PERCENT};
 use super::declaration::{Declaration, Endpoints};
 use super::field::{Check, Field, Preset, Shape};
 use super::{Kind, UniqueKey, check};
@@ -28,7 +28,7 @@ pub(crate) const CANARY: &[Field] = &[
     Field::integer("max_faults")
         .required()
         .default(Preset::Integer(0))
-        .check(POSITIVE),
+        .check(NOT_NEGATIVE),
     bounds::MAX_ERROR_PERCENT,
     bounds::MAX_ERROR_RATIO,
     bounds::MAX_P99_MS,

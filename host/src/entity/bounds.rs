@@ -1,17 +1,17 @@
-//! Bounds that a trial must not break: of a version of a balancer, or of a rollout.
+//! Bounds on a canary of a balancer, and on a rollout.
 
 use serde::Deserialize;
 
 use super::field::{Check, Field, Preset};
 
-pub(super) const POSITIVE: &[Check] = &[Check::Between(0, 2_147_483_647)];
+pub(super) const NOT_NEGATIVE: &[Check] = &[Check::Between(0, 2_147_483_647)];
 pub(super) const PERCENT: &[Check] = &[Check::Between(0, 100)];
 
 // The fields of a request. A bound that is null is not judged.
 pub(super) const MAX_ERROR_PERCENT: Field = Field::number("max_error_percent").check(PERCENT);
-pub(super) const MAX_ERROR_RATIO: Field = Field::number("max_error_ratio").check(POSITIVE);
-pub(super) const MAX_P99_MS: Field = Field::number("max_p99_ms").check(POSITIVE);
-pub(super) const MAX_P99_RATIO: Field = Field::number("max_p99_ratio").check(POSITIVE);
+pub(super) const MAX_ERROR_RATIO: Field = Field::number("max_error_ratio").check(NOT_NEGATIVE);
+pub(super) const MAX_P99_MS: Field = Field::number("max_p99_ms").check(NOT_NEGATIVE);
+pub(super) const MAX_P99_RATIO: Field = Field::number("max_p99_ratio").check(NOT_NEGATIVE);
 pub(super) const MIN_REQUESTS: Field = Field::integer("min_requests")
     .required()
     .default(Preset::Integer(100))

@@ -45,7 +45,7 @@ pub struct Declaration {
     /// The combinations of fields that must be unique.
     pub unique: &'static [UniqueKey],
     /// Whether times are seconds with a fraction, instead of whole seconds.
-    pub precise_times: bool,
+    pub fractional_times: bool,
     /// Rewrites the input of a request before it is checked (shorthands, couplings), given the row
     /// that the request changes, if any.
     pub expand: fn(&mut Row, Option<&Row>),
@@ -56,9 +56,9 @@ pub struct Declaration {
     pub subschemas: Option<Subschemas>,
     /// Rules across fields.
     pub entity_checks: &'static [EntityCheck],
-    /// Pairs of a field and what the error about an unknown field adds, if that field exists with
-    /// other settings of the gateway.
-    pub remarks: &'static [(&'static str, &'static str)],
+    /// Pairs of a field that exists only with other settings of the gateway, and a hint that the error
+    /// about the unknown field adds.
+    pub hints_for_unknown_fields: &'static [(&'static str, &'static str)],
 }
 
 /// Which endpoints of an entity are generated.
@@ -109,12 +109,12 @@ impl Declaration {
             kept_by_put: &[],
             fields: &[],
             unique: &[],
-            precise_times: false,
+            fractional_times: false,
             expand: no_expansion,
             normalize: no_normalization,
             subschemas: None,
             entity_checks: &[],
-            remarks: &[],
+            hints_for_unknown_fields: &[],
         }
     }
 

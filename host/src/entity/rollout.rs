@@ -75,7 +75,7 @@ impl RolloutState {
 
 /// How the gateways of the channel are compared with the others.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Trial {
+pub struct RolloutComparison {
     /// A new id for each rollout.
     pub id: Uuid,
     /// What the channel must not break, compared with the other gateways.
@@ -87,7 +87,7 @@ pub struct Trial {
     pub promote: bool,
 }
 
-impl Trial {
+impl RolloutComparison {
     /// The trial of a row; none if it is of an earlier version, which had none.
     pub fn of(rollout: &Row) -> Option<Self> {
         let trial = rollout.get("trial")?;

@@ -127,7 +127,7 @@ const ONLY_WITH_EXPRESSIONS: &str = "which routes have with router_flavor=expres
 
 static WITH_CRITERIA: Declaration = Declaration {
     normalize: expression::remove_unset,
-    remarks: &[
+    hints_for_unknown_fields: &[
         ("expression", ONLY_WITH_EXPRESSIONS),
         ("priority", ONLY_WITH_EXPRESSIONS),
     ],

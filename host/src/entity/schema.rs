@@ -19,7 +19,7 @@ impl Declaration {
     pub fn schema(&self) -> Value {
         let walk = Walk {
             unique: self.unique,
-            precise_times: self.precise_times,
+            fractional_times: self.fractional_times,
         };
         json!({
             "fields": walk.fields(self.fields),
@@ -33,7 +33,7 @@ impl Subschema {
     pub fn schema(&self) -> Value {
         let walk = Walk {
             unique: &[],
-            precise_times: false,
+            fractional_times: false,
         };
         json!({
             "fields": walk.fields(self.fields),
@@ -45,7 +45,7 @@ impl Subschema {
 /// What is needed of the entity to show its fields.
 struct Walk {
     unique: &'static [UniqueKey],
-    precise_times: bool,
+    fractional_times: bool,
 }
 
 impl Walk {
@@ -130,7 +130,7 @@ impl Walk {
             Shape::Uuid => json!({ "type": "string", "uuid": true }),
             Shape::Id => json!({ "type": "string", "uuid": true, "auto": true }),
             Shape::CreatedAt | Shape::UpdatedAt => {
-                let of = if self.precise_times {
+                let of = if self.fractional_times {
                     "number"
                 } else {
                     "integer"

@@ -17,10 +17,10 @@ const MAX_FIELDS: usize = 100;
 /// Adds a hint to each error about a field that does not exist but resembles one that does. The
 /// error in `fields` stays as it is, since clients compare it; only the message has the hint.
 ///
-/// `remarks` are about fields that the declaration has only with other settings.
+/// `hints` are about fields that the declaration has only with other settings.
 pub(super) fn add_hints(
     fields: &[Field],
-    remarks: &[(&'static str, &'static str)],
+    hints: &[(&'static str, &'static str)],
     violations: &mut Violations,
 ) {
     let mut unknown = Vec::new();
@@ -29,9 +29,9 @@ pub(super) fn add_hints(
     }
     let hints = unknown.into_iter().filter_map(|(fields, around, name)| {
         let path = format!("{around}{name}");
-        let remark = remarks.iter().find(|(field, _)| *field == path);
-        let hint = match remark {
-            Some((_, remark)) => (*remark).to_owned(),
+        let hint = hints.iter().find(|(field, _)| *field == path);
+        let hint = match hint {
+            Some((_, hint)) => (*hint).to_owned(),
             None => did_you_mean(nearest(fields, name)?),
         };
         Some((path, hint))

@@ -40,7 +40,7 @@ pub static DECLARATION: Declaration = Declaration {
     // Clients of Kong, where a PUT is an update, need not name the target again.
     kept_by_put: &["target"],
     unique: &[UniqueKey::of(&["target", "upstream"])],
-    precise_times: true,
+    fractional_times: true,
     fields: &[
         Field::id(),
         Field::created_at(),

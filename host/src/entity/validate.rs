@@ -156,7 +156,7 @@ impl Declaration {
             }
         }
         if !violations.is_empty() {
-            add_hints(fields, self.remarks, &mut violations);
+            add_hints(fields, self.hints_for_unknown_fields, &mut violations);
             return Err(Violation::Schema(violations));
         }
         add_echoes(fields, &mut row);
@@ -187,7 +187,7 @@ impl Declaration {
             if let Shape::CreatedAt = field.shape
                 && let Some(time) = row.get(field.name)
             {
-                if !self.precise_times && !time.is_i64() {
+                if !self.fractional_times && !time.is_i64() {
                     violations.field(field.name, "expected an integer");
                 } else if time.as_f64().is_some_and(|time| time <= 0.0) {
                     violations.field(field.name, "expected a valid timestamp");
@@ -199,7 +199,7 @@ impl Declaration {
     /// Sets the times that the server sets.
     fn stamp(&self, row: &mut Row) {
         let now = clock::since_1970(SystemTime::now());
-        let now = if self.precise_times {
+        let now = if self.fractional_times {
             json!(clock::to_millis(now))
         } else {
             json!(now.as_secs())

@@ -17,17 +17,17 @@ pub(crate) static PEERS: Peers = Peers::new();
 pub(crate) struct Peers {
     /// In ascending order, with this one; none before the first look.
     ids: RwLock<Option<Arc<[Uuid]>>>,
-    /// [`Place`] in one number.
-    place: AtomicU64,
-    /// How many parts of the gateway need to know them.
-    wishes: AtomicUsize,
-    /// Notified when the first of them does.
-    wished: Notify,
+    /// [`NodeShare`] in one number.
+    share: AtomicU64,
+    /// How many subscriptions there are.
+    subscriptions: AtomicUsize,
+    /// Notified of the first subscription.
+    subscribed: Notify,
 }
 
-/// The place of this gateway in the order of all.
+/// Which share of what the gateways divide this one has: the one at its rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct NodeShare {
     /// How many come before it.
     pub(crate) rank: u32,
     /// How many there are, at least 1.
@@ -37,9 +37,9 @@ pub(crate) struct Place {
 /// Has the gateway know the others until it is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Wish<'a>(&'a Peers);
+pub(crate) struct PeerSubscription<'a>(&'a Peers);
 
-impl Place {
+impl NodeShare {
     /// That of the only gateway.
     pub(crate) const ONLY: Self = Self { rank: 0, count: 1 };
 
@@ -65,24 +65,24 @@ impl Peers {
     const fn new() -> Self {
         Self {
             ids: RwLock::new(None),
-            place: AtomicU64::new(1),
-            wishes: AtomicUsize::new(0),
-            wished: Notify::const_new(),
+            share: AtomicU64::new(1),
+            subscriptions: AtomicUsize::new(0),
+            subscribed: Notify::const_new(),
         }
     }
 
     /// Has the gateway know the others until the result is dropped.
-    pub(crate) fn wish(&self) -> Wish<'_> {
-        if self.wishes.fetch_add(1, Ordering::SeqCst) == 0 {
-            self.wished.notify_one();
+    pub(crate) fn subscribe(&self) -> PeerSubscription<'_> {
+        if self.subscriptions.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.subscribed.notify_one();
         }
-        Wish(self)
+        PeerSubscription(self)
     }
 
     /// Waits until a part of the gateway needs to know them.
-    pub(crate) async fn wished(&self) {
-        while self.wishes.load(Ordering::SeqCst) == 0 {
-            self.wished.notified().await;
+    pub(crate) async fn subscribed(&self) {
+        while self.subscriptions.load(Ordering::SeqCst) == 0 {
+            self.subscribed.notified().await;
         }
     }
 
@@ -99,23 +99,23 @@ impl Peers {
             return;
         }
         *known = Some(ids.into());
-        let place = u64::from(rank) << 32 | u64::from(count);
-        self.place.store(place, Ordering::Relaxed);
+        let share = u64::from(rank) << 32 | u64::from(count);
+        self.share.store(share, Ordering::Relaxed);
     }
 
-    /// The place of this gateway, as of the last look.
-    pub(crate) fn place(&self) -> Place {
-        let place = self.place.load(Ordering::Relaxed);
-        Place {
-            rank: (place >> 32) as u32,
-            count: place as u32,
+    /// The share of this gateway, as of the last look.
+    pub(crate) fn share(&self) -> NodeShare {
+        let share = self.share.load(Ordering::Relaxed);
+        NodeShare {
+            rank: (share >> 32) as u32,
+            count: share as u32,
         }
     }
 }
 
-impl Drop for Wish<'_> {
+impl Drop for PeerSubscription<'_> {
     fn drop(&mut self) {
-        self.0.wishes.fetch_sub(1, Ordering::SeqCst);
+        self.0.subscriptions.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -128,24 +128,24 @@ mod tests {
     #[test]
     fn the_place_is_that_among_the_others_and_this_gateway_is_always_alive() {
         let peers = Peers::new();
-        assert_eq!(peers.place(), Place::ONLY);
+        assert_eq!(peers.share(), NodeShare::ONLY);
         let (before, after) = (Uuid::nil(), Uuid::max());
         peers.set(vec![after, before]);
-        assert_eq!(peers.place(), Place { rank: 1, count: 3 });
+        assert_eq!(peers.share(), NodeShare { rank: 1, count: 3 });
         peers.set(vec![after, id()]);
-        assert_eq!(peers.place(), Place { rank: 0, count: 2 });
+        assert_eq!(peers.share(), NodeShare { rank: 0, count: 2 });
         assert_eq!(peers.ids.read().as_deref(), Some(&[id(), after][..]));
     }
 
     #[tokio::test]
     async fn the_others_are_looked_for_while_they_are_needed() {
         let peers = Peers::new();
-        let wish = peers.wish();
-        let other = peers.wish();
-        drop(wish);
-        peers.wished().await;
+        let subscription = peers.subscribe();
+        let other = peers.subscribe();
+        drop(subscription);
+        peers.subscribed().await;
         drop(other);
-        assert_eq!(peers.wishes.load(Ordering::SeqCst), 0);
+        assert_eq!(peers.subscriptions.load(Ordering::SeqCst), 0);
     }
 
     proptest! {
@@ -154,14 +154,14 @@ mod tests {
             whole in prop_oneof![0.1_f64..1e12, 0.1_f64..200.0], count in 2..200_u32,
             turn in any::<u64>(),
         ) {
-            let parts = (0..count).map(|rank| Place { rank, count }.part_of(whole, turn));
+            let parts = (0..count).map(|rank| NodeShare { rank, count }.part_of(whole, turn));
             let mut parts: Vec<f64> = parts.collect();
             parts.sort_unstable_by(|one, other| other.total_cmp(one));
             let sum: f64 = parts.iter().sum();
             prop_assert!((sum - whole.ceil()).abs() < 0.5, "{sum} {whole}");
             let (least, most) = (parts[parts.len() - 1], parts[0]);
             prop_assert!(most - least <= 1.0 && least >= 0.0, "{parts:?}");
-            prop_assert!(Place::ONLY.part_of(whole, turn).to_bits() == whole.to_bits());
+            prop_assert!(NodeShare::ONLY.part_of(whole, turn).to_bits() == whole.to_bits());
         }
 
         #[test]
@@ -169,9 +169,9 @@ mod tests {
             whole in 0.1_f64..200.0, count in 2..200_u32, turn in 0..u64::MAX - 200,
         ) {
             for rank in 0..count {
-                let place = Place { rank, count };
+                let share = NodeShare { rank, count };
                 let turns = turn..turn + u64::from(count);
-                let all: f64 = turns.map(|turn| place.part_of(whole, turn)).sum();
+                let all: f64 = turns.map(|turn| share.part_of(whole, turn)).sum();
                 prop_assert!(all >= 1.0, "{rank}");
             }
         }

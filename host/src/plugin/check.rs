@@ -149,7 +149,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 struct Report {
     file: String,
     #[serde(flatten)]
-    component: Option<component::Facts>,
+    component: Option<component::ComponentFacts>,
     verdict: Verdict,
     checks: Vec<Finding>,
     cost: Option<cost::Cost>,
@@ -214,7 +214,7 @@ fn report(
     let mut facts = None;
     let mut measured = None;
     if let Some(plugin) = component::load(engine, bytes, &mut checks) {
-        facts = Some(component::Facts::of(&plugin));
+        facts = Some(component::ComponentFacts::of(&plugin));
         if component::settings(engine, &plugin, config, &mut checks) {
             let subject = Subject {
                 engine: Arc::clone(engine),

@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use tokio::sync::Mutex;
 
 use super::logs::Logs;
-use super::logs::buffer::Limits;
+use super::logs::buffer::QueueLimits;
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
 use crate::entity::plugin::Plugin;
@@ -27,7 +27,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes a line for each request.
 pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs) -> Arc<Queue> {
-    logs.queue(plugin, Limits::FIXED, |documents| {
+    logs.queue(plugin, QueueLimits::FIXED, |documents| {
         Arc::new(FileSink {
             documents: Arc::clone(documents),
             reopen: config.reopen,

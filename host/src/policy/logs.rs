@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::entity::plugin::Plugin;
 use crate::priority::Background;
-use buffer::Limits;
+use buffer::QueueLimits;
 use document::Documents;
 use queue::{Figures, Queue, Sink, Stage};
 
@@ -78,7 +78,7 @@ impl Logs {
     pub(super) fn queue(
         &self,
         plugin: &Plugin,
-        limits: Limits,
+        limits: QueueLimits,
         sink: impl FnOnce(&Arc<Documents>) -> Arc<dyn Sink>,
     ) -> Arc<Queue> {
         let sink = sink(&self.documents);

@@ -45,7 +45,7 @@ pub(super) struct OpenTelemetry {
 /// Whether a policy can be made of these settings.
 pub(super) fn check(config: &Config) -> Result<(), String> {
     Propagation::of(config)?;
-    collector::Target::of(config).map(drop)
+    collector::CollectorUrl::of(config).map(drop)
 }
 
 impl OpenTelemetry {
@@ -58,7 +58,7 @@ impl OpenTelemetry {
         resolver: &Arc<Resolver>,
         defaults: Tracing,
     ) -> Result<Self, String> {
-        let target = collector::Target::of(config)?;
+        let target = collector::CollectorUrl::of(config)?;
         if target.is_some() && !defaults.instrumentations.request {
             tracing::warn!(
                 plugin = %plugin.id,

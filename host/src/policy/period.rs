@@ -1,7 +1,7 @@
 //! The periods of the calendar in which requests are counted, all in UTC.
 
-use crate::entity::plugin::periods::Limits;
-use crate::node::Place;
+use crate::entity::plugin::periods::PeriodLimits;
+use crate::node::NodeShare;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -147,7 +147,7 @@ pub(super) struct Limit {
 }
 
 /// The limits that are set, the shortest period first.
-pub(super) fn limits(set: &Limits) -> Vec<Limit> {
+pub(super) fn limits(set: &PeriodLimits) -> Vec<Limit> {
     let all: [(Period, Option<f64>); PERIODS] = [
         (Period::Second, set.second),
         (Period::Minute, set.minute),
@@ -166,18 +166,18 @@ pub(super) fn limits(set: &Limits) -> Vec<Limit> {
 }
 
 impl Limit {
-    /// How many requests the window that contains a time allows at the gateway of this place.
-    pub(super) fn part(&self, place: Place, time: u64) -> f64 {
-        match place {
-            Place::ONLY => self.most,
-            place => place.part_of(self.most, self.period.number(time)),
+    /// How many requests the window that contains a time allows at the gateway of this share.
+    pub(super) fn part(&self, share: NodeShare, time: u64) -> f64 {
+        match share {
+            NodeShare::ONLY => self.most,
+            share => share.part_of(self.most, self.period.number(time)),
         }
     }
 }
 
 /// This gateway's share of limits in the windows that contain a time; beyond the last limit, the last
 /// one again.
-pub(super) fn parts(limits: &[Limit], place: Place, time: u64) -> [Limit; PERIODS] {
+pub(super) fn parts(limits: &[Limit], share: NodeShare, time: u64) -> [Limit; PERIODS] {
     std::array::from_fn(|at| {
         let limit = limits.get(at).or(limits.last());
         let limit = limit.copied().unwrap_or(Limit {
@@ -185,7 +185,7 @@ pub(super) fn parts(limits: &[Limit], place: Place, time: u64) -> [Limit; PERIOD
             most: 0.0,
         });
         Limit {
-            most: limit.part(place, time),
+            most: limit.part(share, time),
             ..limit
         }
     })

@@ -21,7 +21,7 @@ use crate::clock;
 use crate::entity::plugin::periods::Share;
 use crate::entity::plugin::rate_limiting::{Config, LimitBy};
 use crate::entity::plugin::{Plugin, periods};
-use crate::node::{PEERS, Place, Wish};
+use crate::node::{NodeShare, PEERS, PeerSubscription};
 
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
@@ -43,10 +43,10 @@ pub(super) struct RateLimiting {
 enum Counts {
     /// In the memory of this gateway.
     Local(Arc<Resources>),
-    /// There as well, up to this gateway's share of the limits.
+    /// In memory too, against this gateway's share of each limit.
     Share {
         resources: Arc<Resources>,
-        _peers: Wish<'static>,
+        _subscription: PeerSubscription<'static>,
     },
     /// In a Redis server, with each request.
     Redis(Arc<Server>),
@@ -67,7 +67,7 @@ impl RateLimiting {
                 None => Counts::Local(Arc::clone(resources)),
                 Some(Share::Nodes) => Counts::Share {
                     resources: Arc::clone(resources),
-                    _peers: PEERS.wish(),
+                    _subscription: PEERS.subscribe(),
                 },
             },
             periods::Policy::Redis => {
@@ -116,7 +116,7 @@ impl RateLimiting {
 
     /// What happens to a request after it was counted, or was not because of a limit.
     fn decide(&self, request: &mut Request<'_>, usage: Usage, now: u64) -> Verdict {
-        self.decide_at(request, usage, now, Place::ONLY)
+        self.decide_at(request, usage, now, NodeShare::ONLY)
     }
 
     /// What happens to a request, where the limits are a share of the configured ones.
@@ -125,13 +125,13 @@ impl RateLimiting {
         request: &mut Request<'_>,
         usage: Usage,
         now: u64,
-        place: Place,
+        share: NodeShare,
     ) -> Verdict {
-        let standing = Standing::new(&self.limits, usage, now, place);
+        let limit_status = LimitStatus::new(&self.limits, usage, now, share);
         let shown = !self.config.hide_client_headers;
         if usage.allowed {
             if shown {
-                request.keep(standing);
+                request.keep(limit_status);
             }
             return Verdict::Continue;
         }
@@ -139,8 +139,10 @@ impl RateLimiting {
         let status = StatusCode::from_u16(code).unwrap_or(StatusCode::TOO_MANY_REQUESTS);
         let mut answer = Answer::error(status, &*self.config.error_message);
         if shown {
-            standing.write(&self.limits, &mut answer.headers);
-            answer.headers.insert(RETRY_AFTER, standing.reset.into());
+            limit_status.write(&self.limits, &mut answer.headers);
+            answer
+                .headers
+                .insert(RETRY_AFTER, limit_status.reset.into());
         }
         answer.into()
     }
@@ -157,11 +159,11 @@ impl Policy for RateLimiting {
         let usage = match &self.counts {
             Counts::Local(resources) => resources.rate_limits.take(&key, &self.limits, now),
             Counts::Share { resources, .. } => {
-                let place = PEERS.place();
-                let limits = period::parts(&self.limits, place, now);
+                let share = PEERS.share();
+                let limits = period::parts(&self.limits, share, now);
                 let limits = &limits[..self.limits.len()];
                 let usage = resources.rate_limits.take(&key, limits, now);
-                return Access::Done(self.decide_at(request, usage, now, place));
+                return Access::Done(self.decide_at(request, usage, now, share));
             }
             Counts::Synced(counts) => {
                 if counts.has_failed() && !self.config.fault_tolerant {
@@ -188,35 +190,35 @@ impl Policy for RateLimiting {
 
     fn response(&self, response: &mut Response<'_>) {
         // A refused request has its headers already.
-        if let Some(standing) = response.kept::<Standing>().copied() {
-            standing.write(&self.limits, &mut response.head.headers);
+        if let Some(status) = response.kept::<LimitStatus>().copied() {
+            status.write(&self.limits, &mut response.head.headers);
         }
     }
 }
 
 /// What a client is told of its limits.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Standing {
+struct LimitStatus {
     /// What is left after this request, in the order of the limits.
     remaining: [f64; PERIODS],
-    /// The limit of which the least is left, by its position; of several, the one with the longest
+    /// Index of the limit with the least remaining; of several, the one with the longest
     /// window.
     tightest: usize,
     /// The seconds until the window of that limit ends.
     reset: u64,
     /// Which share of the limits holds.
-    place: Place,
+    share: NodeShare,
     /// When this was, in seconds since 1970.
     now: u64,
 }
 
-impl Standing {
-    fn new(limits: &[Limit], usage: Usage, now: u64, place: Place) -> Self {
+impl LimitStatus {
+    fn new(limits: &[Limit], usage: Usage, now: u64, share: NodeShare) -> Self {
         let own = if usage.allowed { 1.0 } else { 0.0 };
         let mut remaining = [0.0; PERIODS];
         let mut tightest = 0;
         for (at, (limit, count)) in limits.iter().zip(usage.counts).enumerate() {
-            remaining[at] = (limit.part(place, now) - count as f64 - own).max(0.0);
+            remaining[at] = (limit.part(share, now) - count as f64 - own).max(0.0);
             // The limits are in the order of their windows.
             if remaining[at] <= remaining[tightest] {
                 tightest = at;
@@ -230,7 +232,7 @@ impl Standing {
             remaining,
             tightest,
             reset,
-            place,
+            share,
             now,
         }
     }
@@ -238,7 +240,7 @@ impl Standing {
     fn write(&self, limits: &[Limit], headers: &mut HeaderMap) {
         for (at, (limit, remaining)) in limits.iter().zip(self.remaining).enumerate() {
             let (of_limit, of_remaining) = names(limit.period);
-            let most = number(limit.part(self.place, self.now));
+            let most = number(limit.part(self.share, self.now));
             let remaining = number(remaining);
             if at == self.tightest {
                 headers.insert(LIMIT, most.clone());
@@ -285,7 +287,7 @@ mod tests {
     use super::super::period::ALL;
     use super::*;
 
-    fn standing(limits: &[(Period, f64, u64)], now: u64) -> (bool, Standing, HeaderMap) {
+    fn status(limits: &[(Period, f64, u64)], now: u64) -> (bool, LimitStatus, HeaderMap) {
         let mut counts = [0; PERIODS];
         for (to, (.., count)) in counts.iter_mut().zip(limits) {
             *to = *count;
@@ -298,10 +300,10 @@ mod tests {
             })
             .collect();
         let usage = Usage::of(&limits, counts);
-        let standing = Standing::new(&limits, usage, now, Place::ONLY);
+        let status = LimitStatus::new(&limits, usage, now, NodeShare::ONLY);
         let mut headers = HeaderMap::new();
-        standing.write(&limits, &mut headers);
-        (usage.allowed, standing, headers)
+        status.write(&limits, &mut headers);
+        (usage.allowed, status, headers)
     }
 
     #[track_caller]
@@ -320,7 +322,7 @@ mod tests {
         // 10 seconds into a minute, 10 minutes and 10 seconds into an hour.
         let now = 1_700_000_000 / 3600 * 3600 + 610;
         let (allowed, _, headers) =
-            standing(&[(Period::Minute, 5.0, 2), (Period::Hour, 100.0, 40)], now);
+            status(&[(Period::Minute, 5.0, 2), (Period::Hour, 100.0, 40)], now);
         assert!(allowed);
         assert_shown(
             &headers,
@@ -336,7 +338,7 @@ mod tests {
         );
         // The least is left of the hour, which has the smaller limit by now.
         let (allowed, _, headers) =
-            standing(&[(Period::Minute, 5.0, 0), (Period::Hour, 100.5, 100)], now);
+            status(&[(Period::Minute, 5.0, 0), (Period::Hour, 100.5, 100)], now);
         assert!(allowed);
         assert_shown(
             &headers,
@@ -354,20 +356,20 @@ mod tests {
 
     #[test]
     fn a_refused_request_takes_nothing_from_the_other_limits() {
-        let (allowed, standing, _) = standing(
+        let (allowed, status, _) = status(
             &[(Period::Second, 1.0, 1), (Period::Minute, 5.0, 2)],
             1_700_000_000,
         );
         assert!(!allowed);
-        assert_eq!(standing.remaining[..2], [0.0, 3.0]);
-        assert_eq!((standing.tightest, standing.reset), (0, 1));
+        assert_eq!(status.remaining[..2], [0.0, 3.0]);
+        assert_eq!((status.tightest, status.reset), (0, 1));
     }
 
     #[test]
     fn the_reset_of_a_month_is_the_end_of_the_month() {
         // Wed, 31 Jan 2024 23:00:00
-        let (_, standing, _) = standing(&[(Period::Month, 5.0, 2)], 1_706_742_000);
-        assert_eq!(standing.reset, 3600);
+        let (_, status, _) = status(&[(Period::Month, 5.0, 2)], 1_706_742_000);
+        assert_eq!(status.reset, 3600);
     }
 
     proptest! {
@@ -381,16 +383,16 @@ mod tests {
                 .zip(ALL)
                 .map(|((most, count), period)| (period, most.floor(), *count))
                 .collect();
-            let (allowed, standing, _) = standing(&limits, now);
-            let left = &standing.remaining[..limits.len()];
+            let (allowed, status, _) = status(&limits, now);
+            let left = &status.remaining[..limits.len()];
             prop_assert_eq!(allowed, limits.iter().all(|(_, most, count)| (*count as f64) < *most));
             for (at, remaining) in left.iter().enumerate() {
                 prop_assert!(*remaining >= 0.0);
-                let (least, longest) = (left[standing.tightest], at > standing.tightest);
+                let (least, longest) = (left[status.tightest], at > status.tightest);
                 prop_assert!(*remaining > least || (*remaining >= least && !longest));
             }
-            let window = limits[standing.tightest].0.window(now);
-            prop_assert_eq!(standing.reset, window.end - now);
+            let window = limits[status.tightest].0.window(now);
+            prop_assert_eq!(status.reset, window.end - now);
         }
     }
 }

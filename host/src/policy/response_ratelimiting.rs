@@ -27,7 +27,7 @@ use crate::clock;
 use crate::entity::plugin::periods::Share;
 use crate::entity::plugin::response_ratelimiting::{Config, LimitBy};
 use crate::entity::plugin::{Plugin, periods};
-use crate::node::{PEERS, Place, Wish};
+use crate::node::{NodeShare, PEERS, PeerSubscription};
 
 /// Refuses the responses to requests beyond the limits.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ enum Counts {
     /// There as well, up to this gateway's share of the limits.
     Share {
         resources: Arc<Resources>,
-        _peers: Wish<'static>,
+        _subscription: PeerSubscription<'static>,
     },
     /// In a Redis server.
     Redis(Arc<Server>),
@@ -67,7 +67,7 @@ struct NamedLimit {
 }
 
 impl NamedLimit {
-    fn new(name: &str, limits: &periods::Limits) -> Self {
+    fn new(name: &str, limits: &periods::PeriodLimits) -> Self {
         let periods = period::limits(limits);
         let header = |text: String| HeaderName::from_bytes(text.as_bytes()).ok();
         let told = periods.iter().map(|limit| {
@@ -88,10 +88,10 @@ impl NamedLimit {
 
     /// What is left of each period; less than nothing if requests in progress at the same time have
     /// exceeded the limit together.
-    fn left(&self, usage: &Usage, place: Place, now: u64) -> impl Iterator<Item = f64> {
+    fn left(&self, usage: &Usage, share: NodeShare, now: u64) -> impl Iterator<Item = f64> {
         let counts = usage.counts;
         let periods = self.periods.iter().zip(counts);
-        periods.map(move |(limit, count)| limit.part(place, now) - count as f64)
+        periods.map(move |(limit, count)| limit.part(share, now) - count as f64)
     }
 }
 
@@ -104,7 +104,7 @@ struct Counted {
     /// The time of the request, in seconds since 1970.
     now: u64,
     /// Which share of the limits holds.
-    place: Place,
+    share: NodeShare,
 }
 
 impl ResponseRatelimiting {
@@ -120,7 +120,7 @@ impl ResponseRatelimiting {
                 None => Counts::Local(Arc::clone(resources)),
                 Some(Share::Nodes) => Counts::Share {
                     resources: Arc::clone(resources),
-                    _peers: PEERS.wish(),
+                    _subscription: PEERS.subscribe(),
                 },
             },
             periods::Policy::Redis => Counts::Redis(resources.redis.get(&config.redis)?),
@@ -153,7 +153,7 @@ impl ResponseRatelimiting {
         let mut exceeded = None;
         for (limit, usage) in self.limits.iter().zip(&counted.usages) {
             let least = limit
-                .left(usage, counted.place, counted.now)
+                .left(usage, counted.share, counted.now)
                 .fold(f64::INFINITY, f64::min);
             if let Some(name) = &limit.left {
                 let headers = &mut request.head.headers;
@@ -243,9 +243,9 @@ impl Policy for ResponseRatelimiting {
         let now = clock::unix_seconds();
         match &self.counts {
             Counts::Local(resources) | Counts::Share { resources, .. } => {
-                let place = match &self.counts {
-                    Counts::Share { .. } => PEERS.place(),
-                    _ => Place::ONLY,
+                let share = match &self.counts {
+                    Counts::Share { .. } => PEERS.share(),
+                    _ => NodeShare::ONLY,
                 };
                 let usages = self.limits.iter().map(|limit| {
                     let key = (key, Arc::clone(&limit.name));
@@ -256,7 +256,7 @@ impl Policy for ResponseRatelimiting {
                     key,
                     usages,
                     now,
-                    place,
+                    share,
                 };
                 Access::Done(self.decide(request, counted))
             }
@@ -268,7 +268,7 @@ impl Policy for ResponseRatelimiting {
                                 key,
                                 usages,
                                 now,
-                                place: Place::ONLY,
+                                share: NodeShare::ONLY,
                             };
                             self.decide(request, counted)
                         }
@@ -304,7 +304,7 @@ impl Policy for ResponseRatelimiting {
                 (limit
                     .periods
                     .iter()
-                    .zip(limit.left(usage, counted.place, counted.now)))
+                    .zip(limit.left(usage, counted.share, counted.now)))
                 .zip(&limit.told)
             {
                 exceeded |= *amount > 0 && left <= 0.0;
@@ -312,7 +312,7 @@ impl Policy for ResponseRatelimiting {
                     && !self.config.hide_client_headers
                 {
                     let headers = &mut response.head.headers;
-                    headers.insert(of_limit, number(period.part(counted.place, counted.now)));
+                    headers.insert(of_limit, number(period.part(counted.share, counted.now)));
                     headers.insert(of_left, number((left - *amount as f64).max(0.0)));
                 }
             }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::net::UnixDatagram;
 
 use super::logs::Logs;
-use super::logs::buffer::Limits;
+use super::logs::buffer::QueueLimits;
 use super::logs::connection::within;
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
@@ -39,7 +39,7 @@ pub(super) struct Syslog {
 impl Syslog {
     /// `socket` is the local socket of the system's log.
     pub(super) fn new(config: Config, plugin: &Plugin, logs: &Logs, socket: PathBuf) -> Self {
-        let queue = logs.queue(plugin, Limits::SINGLE, |documents| {
+        let queue = logs.queue(plugin, QueueLimits::SINGLE, |documents| {
             Arc::new(SyslogSink {
                 config: config.clone(),
                 documents: Arc::clone(documents),

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::AsyncWriteExt;
 
 use super::logs::Logs;
-use super::logs::buffer::Limits;
+use super::logs::buffer::QueueLimits;
 use super::logs::connection::{Kept, Server, Stream, failed, millis, within};
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
@@ -28,7 +28,7 @@ pub(super) fn new(
     logs: &Logs,
     resolver: &Arc<Resolver>,
 ) -> Arc<Queue> {
-    logs.queue(plugin, Limits::FIXED, |documents| {
+    logs.queue(plugin, QueueLimits::FIXED, |documents| {
         Arc::new(TcpSink {
             documents: Arc::clone(documents),
             server: Server {

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::logs::Logs;
-use super::logs::buffer::Limits;
+use super::logs::buffer::QueueLimits;
 use super::logs::connection::{Datagrams, Server, failed, millis, within};
 use super::logs::document::Documents;
 use super::logs::queue::{Entry, Queue, Sink};
@@ -27,7 +27,7 @@ pub(super) fn new(
         port: config.port,
         resolver: Arc::clone(resolver),
     };
-    logs.queue(plugin, Limits::SINGLE, |documents| {
+    logs.queue(plugin, QueueLimits::SINGLE, |documents| {
         Arc::new(UdpSink {
             documents: Arc::clone(documents),
             timeout: millis(config.timeout),

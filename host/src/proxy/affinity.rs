@@ -15,7 +15,7 @@ use crate::upstream::{AffinityPolicy, Cookie, Key, SessionKey};
 use crate::urlencoded;
 
 /// The facts of a request: hash keys are read from them, and balancers can query them.
-pub(super) struct Facts<'a> {
+pub(super) struct RequestFacts<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
     pub(super) ip: &'a HeaderValue,
@@ -48,7 +48,7 @@ enum NewCookie<'a> {
 }
 
 impl<'a> Affinity<'a> {
-    pub(super) fn of(policy: &'a AffinityPolicy, facts: &Facts<'_>) -> Self {
+    pub(super) fn of(policy: &'a AffinityPolicy, facts: &RequestFacts<'_>) -> Self {
         match policy {
             AffinityPolicy::Session(cookie, key) => {
                 let sent = cookie_of(facts.headers, &cookie.name);
@@ -116,7 +116,7 @@ impl<'a> Affinity<'a> {
 }
 
 /// Reads the value of a key from a request.
-fn read<'a>(key: &Key, cookie: &Cookie, facts: &Facts<'a>) -> Option<Cow<'a, [u8]>> {
+fn read<'a>(key: &Key, cookie: &Cookie, facts: &RequestFacts<'a>) -> Option<Cow<'a, [u8]>> {
     match key {
         Key::None => None,
         Key::Consumer => Some(facts.consumer?.to_string().into_bytes().into()),
@@ -148,7 +148,7 @@ fn header_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u
     })
 }
 
-impl balancer::RequestFacts for Facts<'_> {
+impl balancer::RequestFacts for RequestFacts<'_> {
     fn method(&self) -> Option<Cow<'_, str>> {
         Some(self.method.as_str().into())
     }
@@ -201,7 +201,7 @@ mod tests {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
         let regex = Pattern::new("/users/(?P<id>[0-9]+)", "^", &mut { 1 << 20 }).unwrap();
-        let facts = Facts {
+        let facts = RequestFacts {
             method: &Method::GET,
             headers: &headers,
             ip: &HeaderValue::from_static("192.0.2.1"),

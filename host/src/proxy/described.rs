@@ -11,7 +11,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use uuid::Uuid;
 
-use super::affinity::{Affinity, Facts};
+use super::affinity::{Affinity, RequestFacts};
 use crate::authority::Authority;
 use crate::balancer::{self, ReadBody};
 use crate::path;
@@ -109,8 +109,8 @@ impl Described {
         Some(SocketAddr::new(ip, 0))
     }
 
-    fn facts<'a>(&'a self, path: &'a [u8], regex: Option<&'a Pattern>) -> Facts<'a> {
-        Facts {
+    fn facts<'a>(&'a self, path: &'a [u8], regex: Option<&'a Pattern>) -> RequestFacts<'a> {
+        RequestFacts {
             method: &self.method,
             headers: &self.headers,
             ip: &self.client,
@@ -122,12 +122,12 @@ impl Described {
         }
     }
 
-    fn tell<T>(&self, tell: impl FnOnce(&Facts<'_>) -> T) -> T {
+    fn tell<T>(&self, tell: impl FnOnce(&RequestFacts<'_>) -> T) -> T {
         let path = path::normalize(self.target.path().as_bytes());
         tell(&self.facts(&path, None))
     }
 
-    fn text(&self, tell: impl FnOnce(&Facts<'_>) -> Option<String>) -> Option<Cow<'_, str>> {
+    fn text(&self, tell: impl FnOnce(&RequestFacts<'_>) -> Option<String>) -> Option<Cow<'_, str>> {
         self.tell(tell).map(Cow::Owned)
     }
 }

@@ -12,7 +12,7 @@ use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Response, StatusCode};
 
-use super::affinity::Facts;
+use super::affinity::RequestFacts;
 use super::client_host::ClientHost;
 use super::connect::{Wanted, connect};
 use super::download::{Drain, UpstreamRequest};
@@ -32,7 +32,7 @@ use crate::snapshot::Service;
 use crate::upstream::{NoPeer, RetryPermit, Try};
 use crate::{balancer, clock};
 use failure::Failure;
-use limits::Limits;
+use limits::ProgressLimits;
 
 /// How often a request is sent again, without counting as a try, because an endpoint closed its
 /// connection in order before processing it (RFC 9113, 6.8): on a connection that had served
@@ -50,7 +50,7 @@ pub(super) struct Outbound<'a> {
     service: &'a Service,
     repeats: Repeats<'a>,
     affinity: Option<u64>,
-    facts: &'a Facts<'a>,
+    facts: &'a RequestFacts<'a>,
     started: Instant,
     /// What is noted for the record of the request.
     trace: Option<&'a Trace>,
@@ -64,7 +64,7 @@ impl<'a> Outbound<'a> {
         inbound: &'a Inbound<'_>,
         matched: &'a Matched<'_>,
         service: &'a Service,
-        facts: &'a Facts<'a>,
+        facts: &'a RequestFacts<'a>,
         affinity: Option<u64>,
         upgrade: Option<&'a HeaderValue>,
     ) -> Self {
@@ -392,7 +392,7 @@ async fn once(
             .inspect(|_| now = Instant::now())?,
         };
         exchange.begin(outbound.upload.cloned(), &head);
-        let limits = Limits {
+        let limits = ProgressLimits {
             service,
             client_body: worker.settings.client_body_timeout,
             end,

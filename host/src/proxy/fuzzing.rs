@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::affinity::{Affinity, Facts};
+use super::affinity::{Affinity, RequestFacts};
 use super::client_address::{self, Trust};
 use super::connection_info::{ConnectionInfo, ListenerInfo};
 use super::headers::{BodyLength, Forwarded, RequestHead};
@@ -139,7 +139,7 @@ pub fn request_head(input: &[u8]) {
 
 /// A key of every kind is either read or missing; reading it never fails.
 fn affinity(parts: &Parts, path: &[u8], query: Option<&str>, regex: Option<&Pattern>) {
-    let facts = Facts {
+    let facts = RequestFacts {
         method: &parts.method,
         headers: &parts.headers,
         ip: &HeaderValue::from_static("192.0.2.7"),
@@ -275,7 +275,7 @@ pub fn cookies(input: &[u8]) {
         let beside = map(COOKIE, &beside.collect::<Vec<_>>());
         assert_eq!(cookie_of(&beside, name), found, "{odd:?}");
     }
-    let facts = Facts {
+    let facts = RequestFacts {
         method: &Method::GET,
         headers: &headers,
         ip: &HeaderValue::from_static("192.0.2.7"),
@@ -310,7 +310,7 @@ pub fn cookies(input: &[u8]) {
         COOKIE,
         HeaderValue::from_bytes(pair).expect("part of a value"),
     );
-    let facts = Facts {
+    let facts = RequestFacts {
         headers: &back,
         ..facts
     };

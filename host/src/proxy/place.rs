@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::affinity::{Affinity, Facts};
+use super::affinity::{Affinity, RequestFacts};
 use super::client_host::ClientHost;
 use super::headers::Forwarded;
 use super::matched::Matched;
@@ -71,8 +71,8 @@ pub(super) fn facts<'a>(
     inbound: &'a Inbound<'_>,
     matched: &'a Matched<'_>,
     body: Option<&'a BodyPart>,
-) -> Facts<'a> {
-    Facts {
+) -> RequestFacts<'a> {
+    RequestFacts {
         method: &inbound.parts.method,
         headers: &inbound.parts.headers,
         ip: &inbound.client().ip,
@@ -85,7 +85,7 @@ pub(super) fn facts<'a>(
 }
 
 /// The affinity of the request to an endpoint of its service.
-pub(super) fn affinity<'s>(service: &'s Service, facts: &Facts<'_>) -> Affinity<'s> {
+pub(super) fn affinity<'s>(service: &'s Service, facts: &RequestFacts<'_>) -> Affinity<'s> {
     let policy = service.upstream.policy().affinity.as_ref();
     policy.map_or_else(Affinity::default, |policy| Affinity::of(policy, facts))
 }

@@ -33,7 +33,7 @@ pub(super) enum End {
 
 /// The outcome of one balancer.
 #[derive(Debug, Serialize)]
-pub(super) struct Outcome {
+pub(super) struct SimulationResult {
     /// Its name, with its settings if it has any.
     pub(super) balancer: String,
     /// SHA-256 of its component.
@@ -52,7 +52,7 @@ const LONGEST_NAME: usize = 26;
 
 /// Names of balancers for plots and tables: components without folder and extension, and settings
 /// only if they are needed to distinguish two.
-pub(super) fn short_names(outcomes: &[Outcome]) -> Vec<String> {
+pub(super) fn short_names(outcomes: &[SimulationResult]) -> Vec<String> {
     let named: Vec<&str> = outcomes.iter().map(|o| &*o.balancer).collect();
     shortened(&named)
 }
@@ -352,7 +352,7 @@ impl Recorder {
         self.working.len() as u64
     }
 
-    pub(super) fn finish(self, contender: &Contender, scenario: &Scenario) -> Outcome {
+    pub(super) fn finish(self, contender: &Contender, scenario: &Scenario) -> SimulationResult {
         let phases = self.phases.iter().zip(&scenario.load);
         let phases = phases.map(|(tally, phase)| tally.summary(Some(phase.level), &self.weights));
         let counts = self.total.by_target.iter().zip(&self.weights);
@@ -368,7 +368,7 @@ impl Recorder {
                 requests: *requests,
             }
         });
-        Outcome {
+        SimulationResult {
             balancer: contender.name.clone(),
             digest: contender.plugin.digest.clone(),
             total: self.total.summary(None, &self.weights),

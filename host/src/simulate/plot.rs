@@ -11,7 +11,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use axis::Axis;
 
-use super::outcome::{Outcome, short_names};
+use super::outcome::{SimulationResult, short_names};
 use super::scenario::Scenario;
 use crate::named::Named;
 
@@ -104,7 +104,10 @@ impl Stroke {
 }
 
 /// Plots, for each balancer, the share of requests that take longer than a time.
-pub(super) fn latencies(title: &str, outcomes: &[Outcome]) -> Result<String, Box<dyn Error>> {
+pub(super) fn latencies(
+    title: &str,
+    outcomes: &[SimulationResult],
+) -> Result<String, Box<dyn Error>> {
     let mut text = String::new();
     draw_latencies(
         &SVGBackend::with_string(&mut text, LATENCIES).into_drawing_area(),
@@ -114,7 +117,7 @@ pub(super) fn latencies(title: &str, outcomes: &[Outcome]) -> Result<String, Box
     Ok(text)
 }
 
-fn draw_latencies(area: &Area<'_>, title: &str, outcomes: &[Outcome]) -> Drawn {
+fn draw_latencies(area: &Area<'_>, title: &str, outcomes: &[SimulationResult]) -> Drawn {
     area.fill(&WHITE)?;
     let (left, right) = area.split_horizontally(LATENCIES.0 - LEGEND);
     let all = || outcomes.iter().map(|outcome| &outcome.latencies);
@@ -188,7 +191,7 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 pub(super) fn loads(
     title: &str,
     scenario: &Scenario,
-    outcomes: &[Outcome],
+    outcomes: &[SimulationResult],
 ) -> Result<String, Box<dyn Error>> {
     let columns = outcomes.len().clamp(1, COLUMNS);
     let rows = outcomes.len().div_ceil(columns).max(1);
@@ -223,7 +226,7 @@ fn draw_loads(
     area: &Area<'_>,
     grid: (usize, usize),
     scenario: &Scenario,
-    outcomes: &[Outcome],
+    outcomes: &[SimulationResult],
 ) -> Drawn {
     let all = outcomes
         .iter()
@@ -270,7 +273,7 @@ fn draw_loads(
 }
 
 /// The names of the lines of a panel.
-fn line_names(scenario: &Scenario, outcomes: &[Outcome]) -> Vec<String> {
+fn line_names(scenario: &Scenario, outcomes: &[SimulationResult]) -> Vec<String> {
     let working = outcomes.first().map(|outcome| &outcome.timeline.working);
     let targets = working.and_then(|w| w.first()).map_or(0, Vec::len);
     if targets > APART {

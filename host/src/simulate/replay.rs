@@ -16,14 +16,16 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::outcome::Outcome;
+use super::outcome::SimulationResult;
 use super::scenario::Scenario;
 use super::{Affinity, Contender, Format, Show, each, engine, show};
 use crate::balancer::{
     Balancer, Choice, ChoiceDetails, Engine, Observed, PickRequest, Rerun, Told, try_settings,
 };
 use crate::endpoint::{EndReason, Endpoint, InFlight, Labels};
-use crate::trace::{Answer, EndpointFact, EndpointQuestion, Event, Header, Pick, Reader, Row};
+use crate::trace::{
+    BalancerAnswer, EndpointFact, EndpointQuestion, Event, Header, Pick, Reader, Row,
+};
 use crate::upstream::UNANSWERED;
 use fleet::{Fleet, Sent};
 use record::{Came, Record};
@@ -73,7 +75,7 @@ pub fn replay(arguments: &Arguments) -> anyhow::Result<()> {
     let asked = each(&contenders, |_, contender| {
         ask(&engine, contender, &record, &scenario)
     });
-    let asked: Vec<(Outcome, f64)> = asked.into_iter().collect::<Result<_, _>>()?;
+    let asked: Vec<(SimulationResult, f64)> = asked.into_iter().collect::<Result<_, _>>()?;
     let mut outcomes = vec![as_it_was(&record, &maker, &scenario)];
     let agreement: Vec<f64> = asked.iter().map(|(_, agreement)| *agreement).collect();
     outcomes.extend(asked.into_iter().map(|(outcome, _)| outcome));
@@ -195,7 +197,7 @@ fn rerun(
             Event::Pick(pick) => {
                 number += 1;
                 // The gateway chose by itself, so there is nothing to compare.
-                if pick.answer == Answer::None {
+                if pick.answer == BalancerAnswer::None {
                     continue;
                 }
                 again.asked += 1;
@@ -214,7 +216,7 @@ fn rerun(
     Ok(again)
 }
 
-fn tagged((answer, tag): (Answer, u64)) -> String {
+fn tagged((answer, tag): (BalancerAnswer, u64)) -> String {
     match tag {
         0 => answer.to_string(),
         tag => format!("{answer} with the tag {tag}"),
@@ -222,7 +224,7 @@ fn tagged((answer, tag): (Answer, u64)) -> String {
 }
 
 /// The figures of the recording itself.
-fn as_it_was(record: &Record, maker: &Contender, scenario: &Scenario) -> Outcome {
+fn as_it_was(record: &Record, maker: &Contender, scenario: &Scenario) -> SimulationResult {
     let mut fleet = Fleet::new(record, scenario);
     let mut table: Vec<usize> = Vec::new();
     let mut number = 0;
@@ -256,7 +258,7 @@ fn ask(
     contender: &Contender,
     record: &Record,
     scenario: &Scenario,
-) -> anyhow::Result<(Outcome, f64)> {
+) -> anyhow::Result<(SimulationResult, f64)> {
     let plugin = Arc::clone(&contender.plugin);
     let config = contender.config.clone();
     let balancer = Balancer::new(Arc::clone(engine), &contender.name, plugin, config).shared();

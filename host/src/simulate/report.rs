@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::outcome::{Outcome, Summary, short_names};
+use super::outcome::{SimulationResult, Summary, short_names};
 use super::scenario::Scenario;
 
 /// The columns of every table.
@@ -28,18 +28,19 @@ const FIRST_BYTE: [&str; 3] = ["first p50", "first p90", "first p99"];
 const NOTHING: &str = "-";
 
 /// A table for each phase, if there are several, and one for all phases together.
-pub(super) fn tables(scenario: &Scenario, outcomes: &[Outcome]) -> String {
+pub(super) fn tables(scenario: &Scenario, outcomes: &[SimulationResult]) -> String {
     let mut text = String::new();
     let names = short_names(outcomes);
     if scenario.load.len() > 1 {
         for (number, phase) in scenario.load.iter().enumerate() {
-            let of = |(outcome, name): (&Outcome, &String)| row(name, &outcome.phases[number]);
+            let of =
+                |(outcome, name): (&SimulationResult, &String)| row(name, &outcome.phases[number]);
             let rows: Vec<Vec<String>> = outcomes.iter().zip(&names).map(of).collect();
             let level = phase.level * 100.0;
             table(&mut text, &format!("Load {level:.0} %"), &rows);
         }
     }
-    let of = |(outcome, name): (&Outcome, &String)| row(name, &outcome.total);
+    let of = |(outcome, name): (&SimulationResult, &String)| row(name, &outcome.total);
     let rows: Vec<Vec<String>> = outcomes.iter().zip(&names).map(of).collect();
     table(&mut text, "All", &rows);
     text

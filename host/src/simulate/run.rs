@@ -13,7 +13,7 @@ use slab::Slab;
 
 use super::batch::Job;
 use super::fleet::{Machine, NEVER, Soonest, Ticket, Time};
-use super::outcome::{End, Outcome, Recorder, SAMPLES};
+use super::outcome::{End, Recorder, SAMPLES, SimulationResult};
 use super::prompts::{Prompt, tokens_of};
 use super::random::{Random, Stream, mix};
 use super::scenario::{FaultKind, Scenario};
@@ -31,7 +31,7 @@ use outcomes::end_at_once;
 const SECOND: f64 = 1e9;
 
 /// A request from its arrival to its end.
-struct Request {
+struct SimulatedRequest {
     serial: u64,
     arrived: Time,
     work: f64,
@@ -66,7 +66,7 @@ struct World<'a> {
     gateways: Vec<Gateway>,
     /// For each target, the number of faults that health checks have detected.
     detected: Vec<u32>,
-    requests: Slab<Request>,
+    requests: Slab<SimulatedRequest>,
     serial: u64,
     /// The times at which clients give up, in order.
     deadlines: VecDeque<(Time, Ticket)>,
@@ -88,7 +88,7 @@ pub(super) fn run(
     scenario: &Scenario,
     seed: u64,
     progress: &AtomicU64,
-) -> Result<Outcome, String> {
+) -> Result<SimulationResult, String> {
     let mut world = World::new(engine, contender, scenario, seed);
     let mut source = Source::new(scenario, seed);
     let step = (scenario.seconds() * SECOND / SAMPLES as f64) as Time;
@@ -215,7 +215,7 @@ impl<'a> World<'a> {
 
     fn arrive(&mut self, now: Time, arrival: Arrival) {
         self.serial += 1;
-        let slot = self.requests.insert(Request {
+        let slot = self.requests.insert(SimulatedRequest {
             serial: self.serial,
             arrived: now,
             work: arrival.work,
@@ -474,7 +474,7 @@ impl<'a> World<'a> {
 }
 
 /// Whether a machine still works on a request.
-fn is_valid(requests: &Slab<Request>, target: usize, ticket: Ticket) -> bool {
+fn is_valid(requests: &Slab<SimulatedRequest>, target: usize, ticket: Ticket) -> bool {
     requests.get(ticket.slot).is_some_and(|request| {
         request.serial == ticket.serial && request.in_work && request.target == target
     })

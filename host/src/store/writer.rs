@@ -19,7 +19,7 @@ use super::state::State;
 use super::{Change, Commit, Error, Revision};
 use crate::entity::Kind;
 use staged::{PendingWrite, Staged};
-use task::{Outcome, Task, perform};
+use task::{Task, TaskResult, perform};
 
 /// Pause between two checks of a store that can be written: whether its folder still exists and has
 /// room.
@@ -37,7 +37,7 @@ const TICK: Duration = Duration::from_millis(25);
 
 /// A request to the writer.
 pub(super) enum Job {
-    Write(Steps, Answer),
+    Write(Steps, CommitSender),
     Watch(mpsc::UnboundedSender<Commit>),
     /// Another process has made a commit.
     Follow,
@@ -47,7 +47,7 @@ pub(super) enum Job {
     Resume,
 }
 
-type Answer = oneshot::Sender<Result<Revision, Error>>;
+type CommitSender = oneshot::Sender<Result<Revision, Error>>;
 
 /// A request to close the storage.
 pub(super) struct Release {
@@ -60,7 +60,7 @@ pub(super) struct Release {
 pub(super) struct Writer {
     state: Arc<State>,
     tasks: Sender<Task>,
-    outcomes: Receiver<Outcome>,
+    outcomes: Receiver<TaskResult>,
     watchers: Vec<mpsc::UnboundedSender<Commit>>,
     /// Watches that were requested while the writer waited for the journal.
     starting: Vec<mpsc::UnboundedSender<Commit>>,
@@ -186,17 +186,17 @@ impl Writer {
             let task = Task::Commit(head, Arc::clone(&operations));
             let mut outcome = self.wait_for(task, jobs, &mut staged.answers);
             commits += 1;
-            if matches!(outcome, Outcome::NotDone(CommitError::Conflict)) {
+            if matches!(outcome, TaskResult::NotDone(CommitError::Conflict)) {
                 self.follow(jobs, &mut staged.answers);
                 outcome = if began.elapsed() >= JOURNAL_TIMEOUT {
                     let reason = "other processes change it again and again".into();
-                    Outcome::NotDone(CommitError::Refused(reason))
+                    TaskResult::NotDone(CommitError::Refused(reason))
                 } else if self.has_failed || self.state.rows().head() != head {
                     let answers = staged.answers.into_iter();
                     asked = answers.map(|(asked, _)| asked).collect();
                     continue;
                 } else {
-                    Outcome::Failed("it is at another revision than the one acknowledged".into())
+                    TaskResult::Failed("it is at another revision than the one acknowledged".into())
                 };
             }
             self.finish(staged, &operations, outcome);
@@ -208,8 +208,8 @@ impl Writer {
 
     /// If the writes were committed, puts them into effect, notifies watchers and answers callers;
     /// otherwise answers callers with the reason.
-    fn finish(&mut self, staged: Staged, operations: &Operations, outcome: Outcome) {
-        let is_done = matches!(outcome, Outcome::Done);
+    fn finish(&mut self, staged: Staged, operations: &Operations, outcome: TaskResult) {
+        let is_done = matches!(outcome, TaskResult::Done);
         if is_done {
             self.state.change(|rows| rows.apply(operations));
             for commit in staged.commits {
@@ -218,7 +218,7 @@ impl Writer {
         }
         // A commit that failed midway may be stored, until the journal has recovered.
         let in_doubt = match &outcome {
-            Outcome::NotDone(CommitError::InDoubt { reason, fate }) => Some(format!(
+            TaskResult::NotDone(CommitError::InDoubt { reason, fate }) => Some(format!(
                 "the store has failed: {reason}; the change is not in effect, and {fate}"
             )),
             _ => None,
@@ -243,7 +243,7 @@ impl Writer {
         self.is_behind = false;
         let task = Task::Follow(self.state.rows());
         match self.wait_for(task, jobs, answers) {
-            Outcome::Followed(commits) => {
+            TaskResult::Followed(commits) => {
                 for operations in commits {
                     let changes = self.state.change(|rows| rows.follow(&operations));
                     self.tell(Commit {
@@ -273,12 +273,12 @@ impl Writer {
         task: Task,
         jobs: &Receiver<Job>,
         answers: &mut Vec<(PendingWrite, Result<Revision, Error>)>,
-    ) -> Outcome {
+    ) -> TaskResult {
         const ENDED: &str = "its thread has ended, so restart the gateway";
         let is_commit = matches!(task, Task::Commit(..));
         let began = Instant::now();
         if self.tasks.send(task).is_err() {
-            return Outcome::Failed(ENDED.into());
+            return TaskResult::Failed(ENDED.into());
         }
         let mut is_late = false;
         loop {
@@ -287,9 +287,9 @@ impl Writer {
                 // The thread may have ended after the commit was stored.
                 Err(RecvTimeoutError::Disconnected) if is_commit => {
                     let (reason, fate) = (ENDED.into(), "may be in effect after the restart");
-                    return Outcome::NotDone(CommitError::InDoubt { reason, fate });
+                    return TaskResult::NotDone(CommitError::InDoubt { reason, fate });
                 }
-                Err(RecvTimeoutError::Disconnected) => return Outcome::Failed(ENDED.into()),
+                Err(RecvTimeoutError::Disconnected) => return TaskResult::Failed(ENDED.into()),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.state.journal().nudge();
@@ -353,11 +353,11 @@ impl Writer {
         self.has_failed = true;
         self.is_released = true;
         match self.wait_for(Task::Release, jobs, &mut Vec::new()) {
-            Outcome::Done => Ok(()),
+            TaskResult::Done => Ok(()),
             outcome => {
                 self.resume();
                 Err(match outcome {
-                    Outcome::Failed(reason) => Error::Unavailable(reason),
+                    TaskResult::Failed(reason) => Error::Unavailable(reason),
                     _ => self.state.unavailable(),
                 })
             }
@@ -383,7 +383,7 @@ impl Writer {
         };
         let outcome = self.wait_for(task, jobs, &mut Vec::new());
         // Following the journal may return what a failed commit has written.
-        let follows = matches!(outcome, Outcome::Recovered(_)) || self.is_behind;
+        let follows = matches!(outcome, TaskResult::Recovered(_)) || self.is_behind;
         self.note(outcome);
         if follows && !self.has_failed {
             self.follow(jobs, &mut Vec::new());
@@ -392,24 +392,25 @@ impl Writer {
     }
 
     /// Updates the state of the store after a task.
-    fn note(&mut self, outcome: Outcome) {
+    fn note(&mut self, outcome: TaskResult) {
         match outcome {
-            Outcome::Recovered(head) => {
+            TaskResult::Recovered(head) => {
                 self.state.change(|rows| rows.set_head(head));
                 self.has_failed = false;
                 self.succeed();
                 return;
             }
-            Outcome::Done => {
+            TaskResult::Done => {
                 self.succeed();
                 return;
             }
             // Says nothing about whether the journal can be written.
-            Outcome::Followed(_) => return,
+            TaskResult::Followed(_) => return,
             // A conflict concerns only the write: the journal is still usable.
-            Outcome::NotDone(CommitError::Conflict) => return,
-            Outcome::NotDone(CommitError::Refused(reason)) => self.state.fail(reason),
-            Outcome::NotDone(CommitError::InDoubt { reason, .. }) | Outcome::Failed(reason) => {
+            TaskResult::NotDone(CommitError::Conflict) => return,
+            TaskResult::NotDone(CommitError::Refused(reason)) => self.state.fail(reason),
+            TaskResult::NotDone(CommitError::InDoubt { reason, .. })
+            | TaskResult::Failed(reason) => {
                 self.has_failed = true;
                 self.state.fail(reason);
             }

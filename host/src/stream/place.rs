@@ -17,11 +17,11 @@ use crate::snapshot::Service;
 use crate::upstream::{AffinityPolicy, Key, NoPeer, Try, Unplaced};
 
 /// What balancers may ask about a stream: the address of its client.
-struct Facts {
+struct ConnectionFacts {
     client: String,
 }
 
-impl RequestFacts for Facts {
+impl RequestFacts for ConnectionFacts {
     fn client(&self) -> Option<Cow<'_, str>> {
         Some(self.client.as_str().into())
     }
@@ -64,7 +64,7 @@ pub(super) async fn place<T>(
     }
     let client = record.source.ip().to_string();
     let affinity = affinity(upstream.policy().affinity.as_ref(), &client);
-    let facts = Facts { client };
+    let facts = ConnectionFacts { client };
     let mut retry_permit = upstream.retry_permit(|budget| budget);
     let mut tried = Vec::new();
     let mut attempt = 0;

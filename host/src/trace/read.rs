@@ -3,8 +3,8 @@
 use thiserror::Error;
 
 use super::{
-    Answer, BodyQuestion, EndReason, EndedTry, EndpointFact, EndpointQuestion, Event, Fact, Header,
-    MAGIC, MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, RequestQuestion, Row, tag,
+    BalancerAnswer, BodyQuestion, EndReason, EndedTry, EndpointFact, EndpointQuestion, Event, Fact,
+    Header, MAGIC, MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, RequestQuestion, Row, tag,
 };
 
 /// Most endpoints of a table, and most values of a pick, that are accepted as valid.
@@ -191,23 +191,25 @@ impl<'a> Reader<'a> {
         };
         let start = self.at;
         let answer = match self.varint()? {
-            0 => Answer::None,
-            1 => Answer::Refused,
-            more => Answer::Position(u32::try_from(more - 2).map_err(|_| Error::Damaged(start))?),
+            0 => BalancerAnswer::None,
+            1 => BalancerAnswer::Refused,
+            more => BalancerAnswer::Position(
+                u32::try_from(more - 2).map_err(|_| Error::Damaged(start))?,
+            ),
         };
         let is_new = self.header.contract_1_4;
         let answer = match (flags & 96, answer) {
             (0, answer) => answer,
-            (32, Answer::Position(position)) if is_new => Answer::Weighted {
+            (32, BalancerAnswer::Position(position)) if is_new => BalancerAnswer::Weighted {
                 position,
                 first_byte: self.u32()?,
                 rest: self.u32()?,
             },
-            (64, Answer::Refused) if is_new => {
+            (64, BalancerAnswer::Refused) if is_new => {
                 let damaged = |_| Error::Damaged(start);
                 let status = u16::try_from(self.varint()?).map_err(damaged)?;
                 let seconds = self.varint()?.checked_sub(1).map(u32::try_from);
-                Answer::RefusedWith {
+                BalancerAnswer::RefusedWith {
                     status,
                     retry_after: seconds.transpose().map_err(damaged)?,
                 }

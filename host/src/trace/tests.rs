@@ -74,17 +74,17 @@ fn table() -> impl Strategy<Value = Event> {
 
 fn pick() -> impl Strategy<Value = Event> {
     let answer = prop_oneof![
-        Just(Answer::None),
-        Just(Answer::Refused),
+        Just(BalancerAnswer::None),
+        Just(BalancerAnswer::Refused),
         (any::<u16>(), any::<Option<u32>>()).prop_map(|(status, retry_after)| {
-            Answer::RefusedWith {
+            BalancerAnswer::RefusedWith {
                 status,
                 retry_after,
             }
         }),
-        any::<u32>().prop_map(Answer::Position),
+        any::<u32>().prop_map(BalancerAnswer::Position),
         (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(position, first_byte, rest)| {
-            Answer::Weighted {
+            BalancerAnswer::Weighted {
                 position,
                 first_byte,
                 rest,
@@ -196,7 +196,7 @@ fn outcomes_find_their_picks() {
             entropy,
             ..Pick::default()
         };
-        writer.pick(&pick, &[], &[], Answer::Position(0), Some(0));
+        writer.pick(&pick, &[], &[], BalancerAnswer::Position(0), Some(0));
     }
     writer.outcome(8, 200, 1508);
     writer.outcome(5, 200, 1508);

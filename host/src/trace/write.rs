@@ -3,8 +3,8 @@
 use foldhash::{HashMap, HashMapExt};
 
 use super::{
-    Answer, BodyQuestion, EndedTry, EndpointFact, EndpointQuestion, Event, Fact, Header, MAGIC,
-    MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, RequestQuestion, Row, tag,
+    BalancerAnswer, BodyQuestion, EndedTry, EndpointFact, EndpointQuestion, Event, Fact, Header,
+    MAGIC, MAGIC_OF_1_4, MAGIC_WITH_FACTS, Pick, RequestQuestion, Row, tag,
 };
 
 /// Most picks whose outcome is awaited. When there are more, the older ones are taken to have none.
@@ -176,7 +176,7 @@ impl Writer {
         pick: &Pick,
         load: &[u32],
         load_answers: &[u64],
-        answer: Answer,
+        answer: BalancerAnswer,
         chosen: Option<u32>,
     ) {
         let flags = u8::from(pick.affinity.is_some())
@@ -184,8 +184,8 @@ impl Writer {
             | u8::from(!load.is_empty()) << 2
             | u8::from(!load_answers.is_empty()) << 3
             | u8::from(!pick.facts.is_empty()) << 4
-            | u8::from(matches!(answer, Answer::Weighted { .. })) << 5
-            | u8::from(matches!(answer, Answer::RefusedWith { .. })) << 6
+            | u8::from(matches!(answer, BalancerAnswer::Weighted { .. })) << 5
+            | u8::from(matches!(answer, BalancerAnswer::RefusedWith { .. })) << 6
             | u8::from(pick.tag != 0) << 7;
         self.bytes.extend([tag::PICK, flags]);
         self.time(pick.now);
@@ -207,14 +207,14 @@ impl Writer {
             pick.facts.iter().for_each(|fact| self.fact(fact));
         }
         let code = match answer {
-            Answer::None => 0,
-            Answer::Refused | Answer::RefusedWith { .. } => 1,
-            Answer::Position(position) | Answer::Weighted { position, .. } => {
+            BalancerAnswer::None => 0,
+            BalancerAnswer::Refused | BalancerAnswer::RefusedWith { .. } => 1,
+            BalancerAnswer::Position(position) | BalancerAnswer::Weighted { position, .. } => {
                 2 + u64::from(position)
             }
         };
         varint(&mut self.bytes, code);
-        if let Answer::RefusedWith {
+        if let BalancerAnswer::RefusedWith {
             status,
             retry_after,
         } = answer
@@ -223,7 +223,7 @@ impl Writer {
             let seconds = retry_after.map_or(0, |seconds| 1 + u64::from(seconds));
             varint(&mut self.bytes, seconds);
         }
-        if let Answer::Weighted {
+        if let BalancerAnswer::Weighted {
             first_byte, rest, ..
         } = answer
         {

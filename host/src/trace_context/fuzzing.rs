@@ -4,7 +4,7 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Context, Format, Outgoing, SpanId};
+use super::{Context, Format, OutgoingContext, SpanId};
 
 /// Each line of the input is a header. A context that is read from them is read again from what is
 /// written of it, in any format that has room for all of it, and another reader of the same headers
@@ -31,7 +31,7 @@ pub fn trace_context(input: &[u8]) {
             assert!(context.span_id.is_none() && context.sampled.is_some());
             continue;
         };
-        let sent = Outgoing {
+        let sent = OutgoingContext {
             trace_id,
             span_id: context.span_id.unwrap_or(SpanId::of(1)),
             parent_id: context.span_id,

@@ -214,8 +214,14 @@ fn the_first_format_with_a_trace_wins_over_a_decision_alone() {
     assert_eq!(Context::extract(&headers(&ids), none), None);
 }
 
-fn outgoing(trace: u128, is_short: bool, span: u64, sampled: bool, is_debug: bool) -> Outgoing {
-    Outgoing {
+fn outgoing(
+    trace: u128,
+    is_short: bool,
+    span: u64,
+    sampled: bool,
+    is_debug: bool,
+) -> OutgoingContext {
+    OutgoingContext {
         trace_id: TraceId::new(trace, is_short).unwrap(),
         span_id: SpanId::of(span),
         parent_id: Some(SpanId::of(7)),
@@ -272,7 +278,7 @@ fn each_format_is_written_as_kong_writes_it() {
 #[test]
 fn a_span_without_a_parent_names_none() {
     let mut sent = headers(&[("x-b3-parentspanid", SPAN)]);
-    let root = Outgoing {
+    let root = OutgoingContext {
         parent_id: None,
         ..outgoing(1, true, 2, false, false)
     };
@@ -298,7 +304,7 @@ fn a_debug_flag_replaces_the_decision_and_an_old_state_is_removed() {
     let mut kept = sent.clone();
     outgoing(1, false, 2, true, true).inject(&mut sent, Format::W3c);
     assert!(!sent.contains_key("tracestate"));
-    let known = Outgoing {
+    let known = OutgoingContext {
         extracted: Some(Format::W3c),
         ..outgoing(1, false, 2, true, true)
     };
@@ -309,7 +315,7 @@ fn a_debug_flag_replaces_the_decision_and_an_old_state_is_removed() {
 #[test]
 fn baggage_goes_from_one_format_to_the_other() {
     let mut sent = headers(&[("uberctx-user", "a"), ("ot-baggage-x", "b")]);
-    let context = Outgoing {
+    let context = OutgoingContext {
         extracted: Some(Format::Jaeger),
         ..outgoing(1, false, 2, true, false)
     };
@@ -361,7 +367,7 @@ proptest! {
         prop_assert_eq!(read.sampled, Some(sampled));
         // The context as it was read is written in the same way.
         let mut again = HeaderMap::new();
-        let next = Outgoing { trace_id: read.trace_id.unwrap(), is_debug: read.is_debug, ..sent };
+        let next = OutgoingContext { trace_id: read.trace_id.unwrap(), is_debug: read.is_debug, ..sent };
         next.inject(&mut again, format);
         prop_assert_eq!(again, headers);
     }

@@ -10,7 +10,7 @@ use super::{
 
 /// The context of a trace that a request goes on with.
 #[derive(Debug, Clone, Copy)]
-pub struct Outgoing {
+pub struct OutgoingContext {
     /// The trace.
     pub trace_id: TraceId,
     /// The span of the gateway that the request is part of.
@@ -25,7 +25,7 @@ pub struct Outgoing {
     pub extracted: Option<Format>,
 }
 
-impl Outgoing {
+impl OutgoingContext {
     /// Sets the headers of a format. Headers of other formats stay as they are.
     pub fn inject(&self, headers: &mut HeaderMap, format: Format) {
         let id = self.trace_id;

@@ -29,7 +29,7 @@ use crate::entity::target::CircuitBreakers;
 use crate::entity::upstream::Probe;
 pub use report::{AddressReport, Weights};
 use report::{describe, passes, weights};
-pub use targets::Target;
+pub use targets::ConfiguredTarget;
 
 /// Why there is nothing to choose from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +166,7 @@ pub(super) struct Members {
 struct Inner {
     /// Of the upstream.
     name: Arc<str>,
-    targets: Vec<Target>,
+    targets: Vec<ConfiguredTarget>,
     members: Vec<Member>,
     /// What is known of addresses that were removed, and when that was.
     gone: HashMap<u64, (Arc<Live>, Instant)>,
@@ -430,7 +430,8 @@ impl Members {
     pub(super) fn want_addresses(&self) {
         if let Some(wanted) = self.wanted.get() {
             let inner = self.inner.lock();
-            let is_name = |target: &&Target| target.socket.is_none() && target.host.ip().is_none();
+            let is_name =
+                |target: &&ConfiguredTarget| target.socket.is_none() && target.host.ip().is_none();
             let named = inner.targets.iter().filter(is_name);
             wanted.extend(named.map(|target| target.host.dns_name()));
         }

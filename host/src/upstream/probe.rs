@@ -18,7 +18,7 @@ use tokio::sync::futures::Notified;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use exchange::{Answer, Error, Left};
+use exchange::{Error, Left, ProbeAnswer};
 pub(super) use reports::ReportReaders;
 
 use super::members::{Member, Members};
@@ -144,7 +144,7 @@ impl Probes {
             let job = Job {
                 members: self.members.clone(),
                 live: Arc::clone(&member.live),
-                target: exchange::Target::new(&member, &active),
+                target: exchange::ProbeTarget::new(&member, &active),
                 active: Arc::clone(&active),
                 permits: Arc::clone(&running.permits),
             };
@@ -176,7 +176,7 @@ impl Drop for Probes {
 struct Job {
     members: Weak<Members>,
     live: Arc<Live>,
-    target: exchange::Target,
+    target: exchange::ProbeTarget,
     active: Arc<Active>,
     permits: Arc<Semaphore>,
 }
@@ -240,7 +240,7 @@ impl Job {
         changed.enable();
     }
 
-    async fn probe(&self, idle: &mut Option<Left>) -> Result<Answer, Error> {
+    async fn probe(&self, idle: &mut Option<Left>) -> Result<ProbeAnswer, Error> {
         let timeout = self.active.timeout;
         tokio::time::timeout(timeout, self.target.probe(idle))
             .await
@@ -248,16 +248,18 @@ impl Job {
     }
 
     /// What an answer, or the lack of one, says of the address.
-    fn judge(&self, answer: &Result<Answer, Error>) -> Report {
+    fn judge(&self, answer: &Result<ProbeAnswer, Error>) -> Report {
         match answer {
             Err(error) => error.report(),
-            Ok(Answer::Connected | Answer::Serving(1)) => Report::Success,
-            Ok(Answer::Serving(_)) => Report::HttpFailure,
-            Ok(Answer::Status(status)) => self.active.judge.of(*status).unwrap_or(Report::Ignored),
+            Ok(ProbeAnswer::Connected | ProbeAnswer::Serving(1)) => Report::Success,
+            Ok(ProbeAnswer::Serving(_)) => Report::HttpFailure,
+            Ok(ProbeAnswer::Status(status)) => {
+                self.active.judge.of(*status).unwrap_or(Report::Ignored)
+            }
         }
     }
 
-    fn note(&self, answer: &Result<Answer, Error>) {
+    fn note(&self, answer: &Result<ProbeAnswer, Error>) {
         let report = self.judge(answer);
         let thresholds = &self.active.judge.thresholds;
         let detail = || match answer {

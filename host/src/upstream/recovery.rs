@@ -12,11 +12,11 @@ pub(super) struct Trials {
     /// When the first of them is due, in microseconds of the balancers' clock. While none is due,
     /// reading this is all that a request costs.
     next: AtomicU64,
-    waiting: Mutex<Vec<Trial>>,
+    waiting: Mutex<Vec<PendingTrial>>,
 }
 
 #[derive(Debug)]
-struct Trial {
+struct PendingTrial {
     endpoint: u64,
     due: u64,
     pause: Duration,
@@ -40,7 +40,7 @@ impl Trials {
     pub(super) fn add(&self, endpoint: u64, now: u64, pause: Duration) {
         let mut waiting = self.waiting.lock();
         waiting.retain(|trial| trial.endpoint != endpoint);
-        waiting.push(Trial {
+        waiting.push(PendingTrial {
             endpoint,
             due: now.saturating_add(micros(pause)),
             pause,
@@ -50,7 +50,7 @@ impl Trials {
 
     /// Schedules the trial of an unavailable address, unless it is scheduled already.
     pub(super) fn expect(&self, endpoint: u64, now: u64, pause: Duration) {
-        let waits = |trial: &Trial| trial.endpoint == endpoint;
+        let waits = |trial: &PendingTrial| trial.endpoint == endpoint;
         if !self.waiting.lock().iter().any(waits) {
             self.add(endpoint, now, pause);
         }
@@ -89,7 +89,7 @@ impl Trials {
         Some(endpoint)
     }
 
-    fn publish(&self, waiting: &[Trial]) {
+    fn publish(&self, waiting: &[PendingTrial]) {
         let next = waiting.iter().map(|trial| trial.due).min();
         self.next.store(next.unwrap_or(u64::MAX), Ordering::Relaxed);
     }

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::authority::Host;
 use crate::config::{Dns, DnsType};
-use crate::dns::{Address, Answer, Failure, Lookup, QUESTIONS, UNANSWERED};
+use crate::dns::{Address, DnsAnswer, Failure, Lookup, QUESTIONS, UNANSWERED};
 
 /// Pause after a look-up that failed; each failure in a row doubles it, up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
@@ -278,7 +278,11 @@ impl Names {
         (due, next)
     }
 
-    async fn ask(&self, host: String, last: Option<DnsType>) -> (String, Result<Answer, Failure>) {
+    async fn ask(
+        &self,
+        host: String,
+        last: Option<DnsType>,
+    ) -> (String, Result<DnsAnswer, Failure>) {
         let answer = self.lookup.look_up(&host, last).await;
         (host, answer)
     }
@@ -291,7 +295,7 @@ impl Names {
 
     /// Returns whether an address changed, or the first look-up has ended: requests wait for that,
     /// whatever it has found.
-    fn take(&self, host: &str, answer: Result<Answer, Failure>) -> bool {
+    fn take(&self, host: &str, answer: Result<DnsAnswer, Failure>) -> bool {
         let mut known = self.known.lock();
         let is_changed = known.get_mut(host).is_some_and(|known| {
             let was_first = known.first;
@@ -337,7 +341,7 @@ impl Known {
     }
 
     /// Returns whether an address changed.
-    fn take(&mut self, host: &str, answer: Result<Answer, Failure>, min_ttl: Duration) -> bool {
+    fn take(&mut self, host: &str, answer: Result<DnsAnswer, Failure>, min_ttl: Duration) -> bool {
         let now = Instant::now();
         self.asked = false;
         self.first = false;
@@ -472,7 +476,7 @@ mod tests {
         }
         assert_eq!(known.addresses.len(), 1);
         assert!(last > Duration::from_secs(10));
-        let same = Answer::new(known.addresses.clone(), Instant::now());
+        let same = DnsAnswer::new(known.addresses.clone(), Instant::now());
         assert!(!known.take("a", Ok(same), Duration::ZERO));
         assert_eq!(known.failures, 0);
     }

@@ -23,7 +23,7 @@ pub struct Loaded {
     /// One load at a time.
     pub(super) turn: Semaphore,
     /// One trial of a load at a time.
-    pub(super) trial_turn: Semaphore,
+    pub(super) dry_run_turn: Semaphore,
 }
 
 impl Loaded {
@@ -39,7 +39,7 @@ impl Loaded {
             hash: Mutex::new(hash.filter(is_hash)),
             wrong: Mutex::new(None),
             turn: Semaphore::new(1),
-            trial_turn: Semaphore::new(1),
+            dry_run_turn: Semaphore::new(1),
         }
     }
 

@@ -22,7 +22,7 @@ pub(super) fn row(declaration: &Declaration) -> Value {
     let required: Vec<&str> = shown.map(|field| field.name).collect();
     json!({
         "type": "object",
-        "properties": properties(declaration.fields, declaration.precise_times, Side::Output),
+        "properties": properties(declaration.fields, declaration.fractional_times, Side::Output),
         "required": required,
     })
 }
@@ -43,7 +43,11 @@ pub(super) fn input(declaration: &Declaration) -> Value {
 
 /// The body of PATCH: every field is optional.
 pub(super) fn patch(declaration: &Declaration) -> Value {
-    let mut fields = properties(declaration.fields, declaration.precise_times, Side::Input);
+    let mut fields = properties(
+        declaration.fields,
+        declaration.fractional_times,
+        Side::Input,
+    );
     for (_, name) in SHORTHANDS
         .iter()
         .filter(|(kind, _)| *kind == declaration.kind)
@@ -76,9 +80,9 @@ fn is_null(field: &Field) -> bool {
     matches!(field.default, Preset::Null) && !is_filled
 }
 
-fn properties(fields: &[Field], precise_times: bool, side: Side) -> Row {
+fn properties(fields: &[Field], fractional_times: bool, side: Side) -> Row {
     let shown = fields.iter().map(|field| {
-        let mut schema = property(field, precise_times, side);
+        let mut schema = property(field, fractional_times, side);
         let is_set = matches!(field.shape, Shape::Id | Shape::CreatedAt | Shape::UpdatedAt);
         if !(field.required || is_set && side == Side::Output) {
             schema = nullable(schema);
@@ -96,8 +100,8 @@ fn properties(fields: &[Field], precise_times: bool, side: Side) -> Row {
 }
 
 /// The schema of a value that is not null.
-fn property(field: &Field, precise_times: bool, side: Side) -> Value {
-    let inner = |field: &Field| property(field, precise_times, side);
+fn property(field: &Field, fractional_times: bool, side: Side) -> Value {
+    let inner = |field: &Field| property(field, fractional_times, side);
     let mut schema = match &field.shape {
         Shape::String if field.may_be_empty => json!({ "type": "string" }),
         Shape::String => json!({ "type": "string", "minLength": 1 }),
@@ -107,7 +111,7 @@ fn property(field: &Field, precise_times: bool, side: Side) -> Value {
         Shape::Uuid | Shape::Id => json!({ "type": "string", "format": "uuid" }),
         // The gateway sets it, whatever a request says.
         Shape::UpdatedAt if side == Side::Input => json!({}),
-        Shape::CreatedAt | Shape::UpdatedAt if precise_times => json!({ "type": "number" }),
+        Shape::CreatedAt | Shape::UpdatedAt if fractional_times => json!({ "type": "number" }),
         Shape::CreatedAt | Shape::UpdatedAt => json!({ "type": "integer", "format": "int64" }),
         Shape::TimeToLive => json!({ "type": "integer", "minimum": 0, "maximum": 100_000_000 }),
         Shape::Array(element) | Shape::Set(element) => {
@@ -120,7 +124,7 @@ fn property(field: &Field, precise_times: bool, side: Side) -> Value {
         Shape::Record([]) | Shape::Settings => json!({ "type": "object" }),
         Shape::Record(fields) => json!({
             "type": "object",
-            "properties": properties(fields, precise_times, side),
+            "properties": properties(fields, fractional_times, side),
             "additionalProperties": side == Side::Output,
         }),
         Shape::Reference(to) => reference(*to, side),

@@ -17,7 +17,7 @@ use super::figures::{channel_of, shown, side_of, told, totals_of};
 use super::{Ending, live, put_outcome, try_promote};
 use crate::admin::Admin;
 use crate::balancer::{Evidence, Side, WINDOW, is_enough};
-use crate::entity::rollout::{RolloutState, Trial};
+use crate::entity::rollout::{RolloutComparison, RolloutState};
 use crate::node;
 use crate::store::{Node, NodeFigures, Nodes};
 use crate::traffic::{TRAFFIC, Totals};
@@ -51,13 +51,18 @@ pub(in crate::admin) async fn judge(admin: &Admin, nodes: &dyn Nodes, own: &watc
 }
 
 /// The trial of the rollout that goes on, if the gateways judge it.
-fn judged(admin: &Admin) -> Option<Trial> {
+fn judged(admin: &Admin) -> Option<RolloutComparison> {
     let rollout = live(&*admin.store).ok()??;
-    Trial::of(&rollout.row).filter(Trial::is_judged)
+    RolloutComparison::of(&rollout.row).filter(RolloutComparison::is_judged)
 }
 
 /// Reports and judges until the rollout has ended.
-async fn follow(admin: &Admin, nodes: &dyn Nodes, own: &watch::Sender<Node>, trial: &Trial) {
+async fn follow(
+    admin: &Admin,
+    nodes: &dyn Nodes,
+    own: &watch::Sender<Node>,
+    trial: &RolloutComparison,
+) {
     let mut applied = admin.published.applied_revisions();
     let counting = TRAFFIC.count();
     let (count, since) = (Uuid::new_v4(), Instant::now());
@@ -99,7 +104,13 @@ async fn follow(admin: &Admin, nodes: &dyn Nodes, own: &watch::Sender<Node>, tri
 }
 
 /// Tells the others what has happened here, if anything has.
-fn report(own: &watch::Sender<Node>, trial: &Trial, count: Uuid, seconds: u64, totals: Totals) {
+fn report(
+    own: &watch::Sender<Node>,
+    trial: &RolloutComparison,
+    count: Uuid,
+    seconds: u64,
+    totals: Totals,
+) {
     own.send_if_modified(|node| {
         let known = node.figures.as_ref().filter(|known| known.count == count);
         if known.is_some_and(|known| known.requests == totals.requests) {
@@ -139,7 +150,7 @@ impl Judge {
     }
 
     /// Takes in what the gateways tell.
-    fn look(&mut self, nodes: &[Node], trial: &Trial) {
+    fn look(&mut self, nodes: &[Node], trial: &RolloutComparison) {
         let now = Instant::now();
         self.is_tried = false;
         for node in nodes {
@@ -166,7 +177,7 @@ impl Judge {
 
     /// Gives a verdict, if there is one. `seconds` is for how long this gateway has known the
     /// rollout. The clocks of machines may differ, so no time of day is compared.
-    async fn decide(&self, admin: &Admin, trial: &Trial, seconds: u64) {
+    async fn decide(&self, admin: &Admin, trial: &RolloutComparison, seconds: u64) {
         let others = "the other gateways'";
         if let Some(reason) = self.evidence.broken(&trial.bounds, others) {
             let ending = Ending {
@@ -214,11 +225,11 @@ impl Judge {
     }
 
     /// Whether there were enough requests for a judgement.
-    fn has_enough(&self, trial: &Trial) -> bool {
+    fn has_enough(&self, trial: &RolloutComparison) -> bool {
         is_enough(&trial.bounds, |side| self.evidence.total(side).0)
     }
 
-    async fn conclude(&self, admin: &Admin, trial: &Trial, ending: Ending) {
+    async fn conclude(&self, admin: &Admin, trial: &RolloutComparison, ending: Ending) {
         let said = match &ending.reason {
             Some(reason) => format!("rollout {}: {reason}", ending.state.name()),
             None => format!("rollout {}", ending.state.name()),
@@ -252,7 +263,7 @@ mod tests {
     use crate::entity::rollout::CANARY;
     use crate::traffic::Times;
 
-    fn trial(bounds: serde_json::Value) -> Trial {
+    fn trial(bounds: serde_json::Value) -> RolloutComparison {
         let mut trial = json!({
             "id": Uuid::from_u128(7), "min_requests": 10, "duration": null, "promote": false,
         });

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Balancer, By, Choice, ChoiceDetails, Inner, PickRequest};
-use crate::balancer::canary::{Canary, Placed, Side};
+use crate::balancer::canary::{Placed, RunningCanary, Side};
 use crate::balancer::columns::Observed;
 use crate::balancer::limits::PickLimits;
 use crate::endpoint::Endpoint;
 
 /// The canary at this upstream.
 pub(super) struct CanaryBalancer {
-    canary: Arc<Canary>,
+    canary: Arc<RunningCanary>,
     balancer: Arc<Balancer>,
     /// The observers of requests' outcomes, by the side that placed the request.
     placed: [Arc<Placed>; 2],
@@ -32,7 +32,7 @@ impl Balancer {
     /// ends the present canary. If this canary runs already, it goes on with these settings and
     /// limits. A new one begins with the state of the active version, if it can restore that. A
     /// recording ends, since it would hold only a part of the requests.
-    pub fn set_canary(&self, wanted: Option<(Arc<Canary>, String, PickLimits)>) {
+    pub fn set_canary(&self, wanted: Option<(Arc<RunningCanary>, String, PickLimits)>) {
         let Some((canary, config, limits)) = wanted else {
             self.end_canary();
             return;
@@ -77,7 +77,7 @@ impl Balancer {
 
     fn canary_balancer(
         &self,
-        canary: Arc<Canary>,
+        canary: Arc<RunningCanary>,
         config: String,
         limits: PickLimits,
         table: &Arc<[Arc<Endpoint>]>,

@@ -11,7 +11,7 @@ use crate::balancer::rerun::{answer_of, refused};
 use crate::balancer::tape::Tape;
 use crate::clock;
 use crate::endpoint::RequestCost;
-use crate::trace::{Answer, Header};
+use crate::trace::{BalancerAnswer, Header};
 
 /// What is recorded, and where it goes.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Inner {
                 answer_of(position, cost, weighs)
             }
             Ok(None) => refused(self.refusal),
-            Err(Unavailable(_)) => Answer::None,
+            Err(Unavailable(_)) => BalancerAnswer::None,
         };
         let (load, answers, tag): (&[u32], &[u64], _) = match &self.slot {
             // The instance was dropped, and its recorded answers with it.

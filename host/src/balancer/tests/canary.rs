@@ -7,12 +7,12 @@ use super::*;
 use crate::endpoint::{Outcome, OutcomeObserver};
 
 /// A canary of this guest, with these bounds.
-fn canary(engine: &Arc<Engine>, name: &str, bounds: Value) -> Arc<Canary> {
+fn canary(engine: &Arc<Engine>, name: &str, bounds: Value) -> Arc<RunningCanary> {
     let plugin = engine.load_trusted(&guest(name)).unwrap();
     canary_of(plugin, bounds)
 }
 
-fn canary_of(plugin: Arc<LoadedBalancer>, bounds: Value) -> Arc<Canary> {
+fn canary_of(plugin: Arc<LoadedBalancer>, bounds: Value) -> Arc<RunningCanary> {
     let mut settings = json!({
         "id": "f81d4fae-7dec-41d0-a765-00a0c91e6bf6", "version": plugin.digest, "state": "running",
         "share_percent": 100, "max_faults": 0, "min_requests": 10, "promote": false, "created_at": 0,
@@ -21,15 +21,20 @@ fn canary_of(plugin: Arc<LoadedBalancer>, bounds: Value) -> Arc<Canary> {
         settings[name] = value.clone();
     }
     let settings = serde_json::from_value(settings).unwrap();
-    Arc::new(Canary::new(settings, Uuid::nil(), "mine".into(), plugin))
+    Arc::new(RunningCanary::new(
+        settings,
+        Uuid::nil(),
+        "mine".into(),
+        plugin,
+    ))
 }
 
-fn begin(engine: &Arc<Engine>, balancer: &Balancer, canary: &Arc<Canary>) {
+fn begin(engine: &Arc<Engine>, balancer: &Balancer, canary: &Arc<RunningCanary>) {
     let part = (Arc::clone(canary), "{}".into(), engine.limits());
     balancer.set_canary(Some(part));
 }
 
-fn reason(canary: &Canary) -> Option<String> {
+fn reason(canary: &RunningCanary) -> Option<String> {
     match &*canary.verdict().borrow() {
         Verdict::Returned(reason) => Some(reason.clone()),
         Verdict::Open | Verdict::Over => None,

@@ -7,7 +7,7 @@ use tracing::Level;
 use super::*;
 use crate::component::Journal;
 use crate::endpoint::Labels;
-use crate::trace::{Answer, Event, Reader};
+use crate::trace::{BalancerAnswer, Event, Reader};
 
 struct Asked;
 
@@ -151,7 +151,7 @@ fn what_a_plugin_learns_about_endpoints_is_replayed() {
             Event::Ended { .. } | Event::Outcome { .. } => {}
         }
     }
-    let [first, second] = [1, 0].map(Answer::Position);
+    let [first, second] = [1, 0].map(BalancerAnswer::Position);
     assert_eq!(answers, [first, first, second, second]);
 }
 

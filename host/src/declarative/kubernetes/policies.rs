@@ -17,11 +17,11 @@ pub(super) fn is_guard(resource: &Resource) -> bool {
 
 /// What such policies guard.
 pub(super) struct Guarded {
-    targets: Vec<Target>,
+    targets: Vec<GuardedTarget>,
 }
 
 /// What a policy is for: a gateway or a route, or all of a namespace.
-struct Target {
+struct GuardedTarget {
     namespace: String,
     resource: Option<(String, String)>,
 }
@@ -40,7 +40,7 @@ impl Guarded {
                 let one = spec.get("targetRef");
                 one.into_iter().chain(spec.list("targetRefs"))
             });
-            let of = |resource| Target {
+            let of = |resource| GuardedTarget {
                 namespace: policy.namespace.clone(),
                 resource,
             };

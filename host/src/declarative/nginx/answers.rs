@@ -7,7 +7,7 @@ use super::is_valid_plugin;
 
 /// An answer of the gateway itself, as a plugin.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Answer {
+pub(super) enum DirectResponse {
     Plugin(Value),
     /// A redirect whose beginning depends on the host of the request.
     ToHost(Redirect),
@@ -47,7 +47,7 @@ fn redirect(status: u16, location: &str, keeps_path: bool) -> Value {
 }
 
 /// What a `return` answers, or why that cannot be expressed.
-pub(super) fn of_return(directive: &Directive) -> Result<Answer, &'static str> {
+pub(super) fn of_return(directive: &Directive) -> Result<DirectResponse, &'static str> {
     let (status, text) = match directive.values() {
         [only] => match only.parse::<u16>() {
             Ok(status) => (status, None),
@@ -62,7 +62,7 @@ pub(super) fn of_return(directive: &Directive) -> Result<Answer, &'static str> {
     // nginx closes the connection.
     let status = if status == 444 { 403 } else { status };
     let Some(text) = text else {
-        return Ok(Answer::Plugin(refusal(status)));
+        return Ok(DirectResponse::Plugin(refusal(status)));
     };
     if [301, 302, 303, 307, 308].contains(&status) {
         return location(status, text);
@@ -72,14 +72,14 @@ pub(super) fn of_return(directive: &Directive) -> Result<Answer, &'static str> {
     }
     let mut plugin = refusal(status);
     if text.is_empty() {
-        return Ok(Answer::Plugin(plugin));
+        return Ok(DirectResponse::Plugin(plugin));
     }
     plugin["config"]["body"] = text.as_str().into();
     plugin["config"]["content_type"] = "text/plain".into();
-    Ok(Answer::Plugin(plugin))
+    Ok(DirectResponse::Plugin(plugin))
 }
 
-fn location(status: u16, text: &str) -> Result<Answer, &'static str> {
+fn location(status: u16, text: &str) -> Result<DirectResponse, &'static str> {
     let (start, keeps_path) = match text.strip_suffix("$request_uri") {
         Some(start) => (start, true),
         None => (text, false),
@@ -90,7 +90,7 @@ fn location(status: u16, text: &str) -> Result<Answer, &'static str> {
     }
     if keeps_path && ["$host", "$http_host", "$server_name"].contains(&host) {
         let scheme = scheme.to_owned();
-        return Ok(Answer::ToHost(Redirect { status, scheme }));
+        return Ok(DirectResponse::ToHost(Redirect { status, scheme }));
     }
     if host.contains('$') || keeps_path && host.contains('/') {
         return Err(
@@ -99,7 +99,7 @@ fn location(status: u16, text: &str) -> Result<Answer, &'static str> {
     }
     let plugin = redirect(status, start, keeps_path);
     match is_valid_plugin(&plugin) {
-        true => Ok(Answer::Plugin(plugin)),
+        true => Ok(DirectResponse::Plugin(plugin)),
         false => Err("no redirect can lead there"),
     }
 }

@@ -41,11 +41,11 @@ pub(super) fn read(text: &str) -> Result<Vec<Directive>, String> {
             directives: directives(&section)?,
         });
     }
-    let mut room = MAX_DIRECTIVES;
+    let mut budget = MAX_DIRECTIVES;
     let Some(main) = files.first() else {
         return Ok(Vec::new());
     };
-    expanded(&main.directives, &files, 0, &mut room)
+    expanded(&main.directives, &files, 0, &mut budget)
 }
 
 /// These directives with what they include.
@@ -53,7 +53,7 @@ fn expanded(
     of: &[Directive],
     files: &[File<'_>],
     depth: usize,
-    room: &mut usize,
+    budget: &mut usize,
 ) -> Result<Vec<Directive>, String> {
     let mut all = Vec::new();
     for directive in of {
@@ -70,16 +70,16 @@ fn expanded(
                 ));
             }
             for file in included {
-                all.extend(expanded(&file.directives, files, depth + 1, room)?);
+                all.extend(expanded(&file.directives, files, depth + 1, budget)?);
             }
             continue;
         }
-        *room = (room.checked_sub(1))
+        *budget = (budget.checked_sub(1))
             .ok_or(format!("there are more than {MAX_DIRECTIVES} directives"))?;
         all.push(Directive {
             line: directive.line,
             words: directive.words.clone(),
-            block: expanded(&directive.block, files, depth, room)?,
+            block: expanded(&directive.block, files, depth, budget)?,
         });
     }
     Ok(all)

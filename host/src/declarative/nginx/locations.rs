@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::access::{Access, access};
-use super::answers::{Answer, of_return, refusal};
+use super::answers::{DirectResponse, of_return, refusal};
 use super::grammar::Directive;
 use super::headers::Headers;
 use super::inherited::{Inherited, is_harmless, is_inherited};
 use super::paths::{Comparison, LocationMatch};
-use super::routes::{Converting, Outcome};
+use super::routes::{Converting, LocationAction};
 use super::server::Server;
 use super::upstreams::PassedSocket;
 use super::{Left, is_valid, told};
@@ -59,12 +59,12 @@ impl Converting<'_> {
                 let why = format!("{why}: all requests for its server are answered with 503");
                 self.left.add(directive, &why);
             }
-            self.place(server, &all, None, false, &|_| Outcome::Closed);
+            self.place(server, &all, None, false, &|_| LocationAction::Closed);
             return true;
         }
         if let Some(answer) = answer {
             self.place(server, &all, None, false, &|_| {
-                Outcome::Answered(answer.clone())
+                LocationAction::Answered(answer.clone())
             });
             return true;
         }
@@ -95,10 +95,10 @@ impl Converting<'_> {
         }
         // The routes of other servers are not for these hosts.
         if !has_all && server.hosts.iter().any(|host| !host.is_empty()) {
-            let answer = Answer::Plugin(refusal(404));
+            let answer = DirectResponse::Plugin(refusal(404));
             self.origin = told(server.directive);
             self.place(server, &all, None, false, &|_| {
-                Outcome::Answered(answer.clone())
+                LocationAction::Answered(answer.clone())
             });
         }
         refuses
@@ -185,22 +185,25 @@ impl Converting<'_> {
         };
         if let Some(why) = why {
             self.left.add(location.directive, &why);
-            outcome = Outcome::Closed;
+            outcome = LocationAction::Closed;
         }
         let access = match &outcome {
-            Outcome::Closed => Access::All,
+            LocationAction::Closed => Access::All,
             _ => access(&location.inherited, self.left),
         };
         let mut plugins = Vec::new();
         match access {
             Access::All => {}
-            Access::None => outcome = Outcome::Answered(Answer::Plugin(refusal(403))),
+            Access::None => {
+                outcome = LocationAction::Answered(DirectResponse::Plugin(refusal(403)))
+            }
             Access::Some(plugin) => plugins.push(plugin),
         }
-        let refuses = !plugins.is_empty() || !matches!(outcome, Outcome::Passed { .. });
+        let refuses = !plugins.is_empty() || !matches!(outcome, LocationAction::Passed { .. });
         // nginx redirects requests without the slash, unless another location is for them.
         let bare = place.text.strip_suffix('/').unwrap_or_default();
-        let redirects = matches!(outcome, Outcome::Passed { .. }) || has_pass(location.directive);
+        let redirects =
+            matches!(outcome, LocationAction::Passed { .. }) || has_pass(location.directive);
         let adds_bare = place.is_prefix()
             && redirects
             && !all.iter().any(|other| {
@@ -216,18 +219,18 @@ impl Converting<'_> {
         };
         let plugin = plugins.pop();
         self.place(server, &place, plugin, adds_bare, &|_| match &outcome {
-            Outcome::Passed { service, route } => Outcome::Passed {
+            LocationAction::Passed { service, route } => LocationAction::Passed {
                 service: service.clone(),
                 route: route.clone(),
             },
-            Outcome::Answered(answer) => Outcome::Answered(answer.clone()),
-            Outcome::Closed => Outcome::Closed,
+            LocationAction::Answered(answer) => LocationAction::Answered(answer.clone()),
+            LocationAction::Closed => LocationAction::Closed,
         });
         refuses
     }
 
     /// What becomes of the requests of a location.
-    fn outcome(&mut self, location: &Location<'_>) -> Outcome {
+    fn outcome(&mut self, location: &Location<'_>) -> LocationAction {
         let inherited = &location.inherited;
         let mut service = Row::new();
         let (mut url, mut answer, mut is_internal) = (None, None, false);
@@ -291,28 +294,28 @@ impl Converting<'_> {
                 let why = format!("{why}: requests for {path} are answered with 503");
                 self.left.add(directive, &why);
             }
-            return Outcome::Closed;
+            return LocationAction::Closed;
         }
         if is_internal {
-            return Outcome::Answered(Answer::Plugin(refusal(404)));
+            return LocationAction::Answered(DirectResponse::Plugin(refusal(404)));
         }
         if let Some(answer) = answer {
-            return Outcome::Answered(answer);
+            return LocationAction::Answered(answer);
         }
         let Some((pass, url)) = url else {
             // nginx refuses clients before it looks for what to send them.
             if access(inherited, &mut Left::default()) == Access::None {
-                return Outcome::Answered(Answer::Plugin(refusal(403)));
+                return LocationAction::Answered(DirectResponse::Plugin(refusal(403)));
             }
             let why = "it passes nothing on: its requests are answered with 503";
             self.left.add(location.directive, why);
-            return Outcome::Closed;
+            return LocationAction::Closed;
         };
         let socket = PassedSocket::of(&url);
         if socket.as_ref().is_some_and(|socket| !socket.is_valid()) {
             let why = "no target can have this address: requests are answered with 503";
             self.left.add(pass, why);
-            return Outcome::Closed;
+            return LocationAction::Closed;
         }
         let url = match &socket {
             Some(socket) => socket.url(&self.lists.name_of(socket)),
@@ -325,7 +328,7 @@ impl Converting<'_> {
             let why = "only a location that is a prefix can have a path in proxy_pass: its requests are \
                        answered with 503";
             self.left.add(location.directive, why);
-            return Outcome::Closed;
+            return LocationAction::Closed;
         }
         if !url.starts_with("https://") {
             service.shift_remove("tls_verify");
@@ -335,7 +338,7 @@ impl Converting<'_> {
             // nginx refuses such a file as well.
             let why = "no service can have this URL or these times: requests are answered with 503";
             self.left.add(pass, why);
-            return Outcome::Closed;
+            return LocationAction::Closed;
         }
         if let Some(socket) = socket {
             self.lists.add_socket(pass, &socket);
@@ -348,7 +351,7 @@ impl Converting<'_> {
         if let Some(plugin) = headers.plugin {
             route.insert("plugins".into(), json!([plugin]));
         }
-        Outcome::Passed { service, route }
+        LocationAction::Passed { service, route }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::answers::{Answer, Redirect, refusal};
+use super::answers::{DirectResponse, Redirect, refusal};
 use super::grammar::Directive;
 use super::paths::{LocationMatch, Paths, before_all, pattern};
 use super::server::Server;
@@ -25,13 +25,13 @@ pub(super) struct Converting<'a> {
 }
 
 /// What becomes of the requests of a location.
-pub(super) enum Outcome {
+pub(super) enum LocationAction {
     /// They are passed on to this service, with these fields of the route.
     Passed {
         service: Row,
         route: Row,
     },
-    Answered(Answer),
+    Answered(DirectResponse),
     /// What nginx does with them is not converted.
     Closed,
 }
@@ -48,7 +48,7 @@ impl Converting<'_> {
             .into_iter()
             .filter(|host| !host.is_empty())
             .collect();
-        self.route(&hosts, &[], paths, None, Outcome::Closed);
+        self.route(&hosts, &[], paths, None, LocationAction::Closed);
     }
 
     /// Answers requests that a rewrite of a server is for, before all its locations.
@@ -63,7 +63,7 @@ impl Converting<'_> {
                 priority: Some(before_all(rank)),
                 is_wider: true,
             };
-            self.route(&hosts, &[], paths, None, Outcome::Closed);
+            self.route(&hosts, &[], paths, None, LocationAction::Closed);
         }
     }
 
@@ -92,7 +92,7 @@ impl Converting<'_> {
                 priority: Some(before_all(rank)),
                 is_wider: false,
             };
-            self.route(&hosts, &[], paths, None, Outcome::Closed);
+            self.route(&hosts, &[], paths, None, LocationAction::Closed);
         }
     }
 
@@ -125,7 +125,7 @@ impl Converting<'_> {
         place: &LocationMatch,
         restriction: Option<Value>,
         adds_bare: bool,
-        outcome: &dyn Fn(&[String]) -> Outcome,
+        outcome: &dyn Fn(&[String]) -> LocationAction,
     ) {
         self.number += 1;
         let number = self.number;
@@ -145,7 +145,7 @@ impl Converting<'_> {
                 _ => &["http", "https"],
             };
             let mut outcome = outcome(&hosts);
-            if let Outcome::Answered(Answer::ToHost(redirect)) = &outcome {
+            if let LocationAction::Answered(DirectResponse::ToHost(redirect)) = &outcome {
                 let [host] = hosts.as_slice() else {
                     for host in hosts.iter().filter(|host| !host.contains('*')) {
                         let answer = self.redirected(server, redirect, host);
@@ -158,19 +158,21 @@ impl Converting<'_> {
                     }
                     if hosts.is_empty() {
                         self.close_redirect(server);
-                        self.route(&hosts, protocols, paths, None, Outcome::Closed);
+                        self.route(&hosts, protocols, paths, None, LocationAction::Closed);
                     }
                     continue;
                 };
                 outcome = match host.contains('*') {
                     true => {
                         self.close_redirect(server);
-                        Outcome::Closed
+                        LocationAction::Closed
                     }
                     false => self.redirected(server, redirect, host),
                 };
             }
-            if let (Outcome::Passed { route, .. }, Some(status)) = (&mut outcome, server.redirect) {
+            if let (LocationAction::Passed { route, .. }, Some(status)) =
+                (&mut outcome, server.redirect)
+            {
                 route.insert("https_redirect_status_code".into(), status.into());
             }
             self.route(&hosts, protocols, paths, restriction, outcome);
@@ -178,14 +180,19 @@ impl Converting<'_> {
     }
 
     /// What answers a redirect of the requests for a host.
-    fn redirected(&mut self, server: &Server<'_>, redirect: &Redirect, host: &str) -> Outcome {
+    fn redirected(
+        &mut self,
+        server: &Server<'_>,
+        redirect: &Redirect,
+        host: &str,
+    ) -> LocationAction {
         let plugin = redirect.plugin(host);
         if is_valid_plugin(&plugin) {
-            return Outcome::Answered(Answer::Plugin(plugin));
+            return LocationAction::Answered(DirectResponse::Plugin(plugin));
         }
         let why = format!("no redirect can lead to {host}: it is answered with 503");
         self.left.add(server.directive, &why);
-        Outcome::Closed
+        LocationAction::Closed
     }
 
     fn close_redirect(&mut self, server: &Server<'_>) {
@@ -202,7 +209,7 @@ impl Converting<'_> {
         protocols: &[&str],
         paths: Paths,
         restriction: Option<Value>,
-        outcome: Outcome,
+        outcome: LocationAction,
     ) {
         let own = hosts.first().map_or("default", String::as_str);
         let number = self.lists.services.len() + self.lists.routes.len() + 1;
@@ -222,7 +229,7 @@ impl Converting<'_> {
         }
         let mut plugins: Vec<Value> = restriction.into_iter().collect();
         let service = match outcome {
-            Outcome::Passed { service, mut route } => {
+            LocationAction::Passed { service, mut route } => {
                 if let Some(Value::Array(own)) = route.shift_remove("plugins") {
                     plugins.extend(own);
                 }
@@ -231,11 +238,11 @@ impl Converting<'_> {
                 named.extend(service);
                 Some(named)
             }
-            Outcome::Answered(Answer::Plugin(plugin)) => {
+            LocationAction::Answered(DirectResponse::Plugin(plugin)) => {
                 plugins.push(plugin);
                 None
             }
-            Outcome::Answered(Answer::ToHost(_)) | Outcome::Closed => {
+            LocationAction::Answered(DirectResponse::ToHost(_)) | LocationAction::Closed => {
                 row.insert("tags".into(), json!([CLOSED]));
                 plugins = vec![refusal(503)];
                 None

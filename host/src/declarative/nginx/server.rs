@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::answers::{Answer, Redirect, of_return};
+use super::answers::{DirectResponse, Redirect, of_return};
 use super::grammar::Directive;
 use super::inherited::Inherited;
 use super::{Left, is_valid};
@@ -162,7 +162,7 @@ impl<'d> Server<'d> {
             _ => return None,
         };
         match of_return(only).ok().filter(|_| only.name() == "return")? {
-            Answer::ToHost(redirect) if redirect.is_to_tls() => Some(redirect),
+            DirectResponse::ToHost(redirect) if redirect.is_to_tls() => Some(redirect),
             _ => None,
         }
     }

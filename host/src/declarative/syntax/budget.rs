@@ -7,12 +7,12 @@ use super::{TEXTS, VALUES, too_large};
 
 /// What may still be built.
 #[derive(Debug)]
-pub(in super::super) struct Room {
+pub(in super::super) struct TextBudget {
     values: usize,
     texts: usize,
 }
 
-impl Room {
+impl TextBudget {
     /// As much as a text may stand for.
     pub(in super::super) fn of_text() -> Self {
         Self {
@@ -21,7 +21,7 @@ impl Room {
         }
     }
 
-    /// Takes the room of a value with all inside it.
+    /// Takes what a value with all inside it needs.
     ///
     /// # Errors
     /// As [`Self::take`].
@@ -37,7 +37,7 @@ impl Room {
         }
     }
 
-    /// Takes the room of so many values, and of texts of so many bytes.
+    /// Takes so many values, and texts of so many bytes.
     ///
     /// # Errors
     /// There is not as much.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use saphyr_parser::{Event, Parser, Span};
 use serde_json::{Map, Value};
 
-use super::room::Room;
+use super::budget::TextBudget;
 use super::scalar::scalar;
 use super::{DEPTH, VALUES, at, too_deep, too_large};
 
@@ -34,23 +34,23 @@ pub(super) struct Field {
 /// The value of a node, with aliases written out.
 ///
 /// # Errors
-/// It is more than there is room for.
-pub(super) fn written_out(node: &Node, room: &mut Room) -> Result<Value, String> {
-    room.take(1, 0)?;
+/// It is more than the budget allows.
+pub(super) fn written_out(node: &Node, budget: &mut TextBudget) -> Result<Value, String> {
+    budget.take(1, 0)?;
     Ok(match &node.content {
         Content::Scalar(value) => {
-            room.take(0, value.as_str().map_or(0, str::len))?;
+            budget.take(0, value.as_str().map_or(0, str::len))?;
             value.clone()
         }
         Content::List(list) => {
-            let values = list.iter().map(|inner| written_out(inner, room));
+            let values = list.iter().map(|inner| written_out(inner, budget));
             Value::Array(values.collect::<Result<_, _>>()?)
         }
         Content::Object(fields) => {
             let mut object = Map::new();
             for field in fields {
-                room.take(0, field.name.len())?;
-                object.insert(field.name.clone(), written_out(&field.value, room)?);
+                budget.take(0, field.name.len())?;
+                object.insert(field.name.clone(), written_out(&field.value, budget)?);
             }
             Value::Object(object)
         }

@@ -88,7 +88,7 @@ pub enum Share {
 
 /// How many requests each period allows.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-pub struct Limits {
+pub struct PeriodLimits {
     /// In a second.
     pub second: Option<f64>,
     /// In a minute.

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::periods::{self, Extension, Limits, Policy, limit};
+use super::periods::{self, Extension, PeriodLimits, Policy, limit};
 use super::redis::{self, Redis};
 use super::{HTTP_PROTOCOLS, PluginKind, switch};
 use crate::entity::field::{Check, Field, Preset};
@@ -120,7 +120,7 @@ fn agree(config: &Row) -> Result<(), String> {
 pub struct Config {
     /// How many requests each period allows; at least one period has a limit.
     #[serde(flatten)]
-    pub limits: Limits,
+    pub limits: PeriodLimits,
     /// Whose requests are counted together.
     pub limit_by: LimitBy,
     /// The header that identifies a client; given if they are told apart by one.

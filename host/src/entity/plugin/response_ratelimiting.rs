@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::periods::{self, Extension, Limits, Policy};
+use super::periods::{self, Extension, PeriodLimits, Policy};
 use super::redis::{self, Redis};
 use super::{HTTP_PROTOCOLS, PluginKind, switch};
 use crate::entity::field::{Check, Field, Preset, Shape};
@@ -88,7 +88,7 @@ pub struct Config {
     /// Whether clients are not told their limits.
     pub hide_client_headers: bool,
     /// The limits by the names that endpoints use, at least one.
-    pub limits: BTreeMap<String, Limits>,
+    pub limits: BTreeMap<String, PeriodLimits>,
 }
 
 /// Whose requests are counted together.

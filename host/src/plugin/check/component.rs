@@ -12,7 +12,7 @@ use crate::component::{ComponentError, Schema};
 
 /// A component's description of itself.
 #[derive(Debug, Serialize)]
-pub(super) struct Facts {
+pub(super) struct ComponentFacts {
     pub(super) name: String,
     pub(super) version: String,
     pub(super) digest: String,
@@ -24,7 +24,7 @@ pub(super) struct Facts {
     config_schema: Value,
 }
 
-impl Facts {
+impl ComponentFacts {
     pub(super) fn of(plugin: &LoadedBalancer) -> Self {
         Self {
             name: plugin.name.clone(),

@@ -14,7 +14,7 @@ const MOST_AT_A_TIME: usize = 64;
 
 /// How many entries wait, and how they are sent.
 #[derive(Debug, Clone, PartialEq)]
-pub(in super::super) struct Limits {
+pub(in super::super) struct QueueLimits {
     /// How many entries are sent together.
     pub(in super::super) batch: usize,
     /// How long an entry waits for others to be sent with.
@@ -33,7 +33,7 @@ pub(in super::super) struct Limits {
     pub(in super::super) at_a_time: usize,
 }
 
-impl Limits {
+impl QueueLimits {
     /// For policies without settings of a queue: whatever waits is sent together, and a failed
     /// sending is not tried again. Source: Kong, which sends each record by itself.
     pub(in super::super) const FIXED: Self = Self {
@@ -63,7 +63,7 @@ impl Limits {
     }
 }
 
-impl From<queue::Queue> for Limits {
+impl From<queue::Queue> for QueueLimits {
     /// The settings `queue` of a plugin.
     fn from(queue: queue::Queue) -> Self {
         let number = |number: i64| usize::try_from(number).unwrap_or(1).max(1);
@@ -95,7 +95,7 @@ impl From<queue::Queue> for Limits {
 /// Entries that wait to be sent.
 #[derive(Debug)]
 pub(super) struct Buffer<T> {
-    limits: Limits,
+    limits: QueueLimits,
     entries: VecDeque<Entry<T>>,
     /// The number of the entry at the front. Each entry has the number after that of the one before.
     first: u64,
@@ -143,7 +143,7 @@ pub(super) enum Due {
 }
 
 impl<T> Buffer<T> {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: QueueLimits) -> Self {
         Self {
             limits,
             entries: VecDeque::new(),
@@ -158,11 +158,11 @@ impl<T> Buffer<T> {
         }
     }
 
-    pub(super) fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> &QueueLimits {
         &self.limits
     }
 
-    pub(super) fn set_limits(&mut self, limits: Limits) {
+    pub(super) fn set_limits(&mut self, limits: QueueLimits) {
         self.limits = limits;
         while self.entries.len() > self.limits.entries {
             self.drop_oldest();

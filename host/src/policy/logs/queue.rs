@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::buffer::{Buffer, Due, Limits, Notice};
+use super::buffer::{Buffer, Due, Notice, QueueLimits};
 use super::document::Documents;
 use crate::entity::plugin::Plugin;
 use crate::policy::record::LogRecord;
@@ -105,7 +105,7 @@ pub(super) struct Run {
 impl Queue {
     pub(super) fn new(
         plugin: &Plugin,
-        limits: Limits,
+        limits: QueueLimits,
         sink: Arc<dyn Sink>,
         documents: Arc<Documents>,
     ) -> (Self, Run) {
@@ -130,7 +130,7 @@ impl Queue {
     }
 
     /// Replaces the settings. Records that wait are sent by the new ones.
-    pub(super) fn change(&self, limits: Limits, sink: Arc<dyn Sink>) {
+    pub(super) fn change(&self, limits: QueueLimits, sink: Arc<dyn Sink>) {
         let mut state = self.0.state.lock();
         state.buffer.set_limits(limits);
         state.sink = sink;

@@ -32,9 +32,9 @@ const SERVICE_NAME: &str = "kong";
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Where traces are sent.
-pub(super) struct Target(PostTarget);
+pub(super) struct CollectorUrl(PostTarget);
 
-impl Target {
+impl CollectorUrl {
     /// `None` if the settings name no collector.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use http::header::HeaderName;
 
 use crate::entity::plugin::opentelemetry::{Config, Injected};
 use crate::policy::request_trace::RequestTrace;
-use crate::trace_context::{Format, Outgoing};
+use crate::trace_context::{Format, OutgoingContext};
 
 /// The formats that are read unless the settings name some. Source: Kong.
 const USUAL: [Format; 7] = [
@@ -75,7 +75,7 @@ impl Propagation {
             true => (trace.last_try_span, Some(trace.request_span)),
             false => (trace.request_span, trace.client_span),
         };
-        let outgoing = Outgoing {
+        let outgoing = OutgoingContext {
             trace_id: trace.id,
             span_id,
             parent_id,

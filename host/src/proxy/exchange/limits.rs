@@ -17,14 +17,14 @@ use crate::snapshot::Service;
 const HEAD_TIMEOUTS: u32 = 10;
 
 /// How long each part of an exchange may make no progress.
-pub(super) struct Limits<'a> {
+pub(super) struct ProgressLimits<'a> {
     pub(super) service: &'a Service,
     pub(super) client_body: Duration,
     /// When the head of the response has to be received, even if the exchange makes progress.
     pub(super) end: Option<Instant>,
 }
 
-impl Limits<'_> {
+impl ProgressLimits<'_> {
     /// Waits for the head of the response, while no part of the exchange exceeds its limit.
     pub(super) async fn watch(
         &self,

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::super::Contender;
-use super::super::outcome::{End, Outcome, Recorder, SAMPLES};
+use super::super::outcome::{End, Recorder, SAMPLES, SimulationResult};
 use super::super::scenario::Scenario;
 use super::record::{Came, Record};
 use crate::endpoint::InFlight;
@@ -101,7 +101,7 @@ impl<'a> Fleet<'a> {
         self.recorder.end(time, time, 0, End::NoTarget);
     }
 
-    pub(super) fn finish(mut self, contender: &Contender, scenario: &Scenario) -> Outcome {
+    pub(super) fn finish(mut self, contender: &Contender, scenario: &Scenario) -> SimulationResult {
         self.advance(u64::MAX, |_| {});
         self.recorder.finish(contender, scenario)
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::context::Context;
 use super::{Part, view};
-use crate::balancer::{Canary, LoadedBalancer};
+use crate::balancer::{LoadedBalancer, RunningCanary};
 use crate::entity::balancer::Balancer;
 use crate::entity::{Kind, Row};
 use canaries::Canaries;
@@ -106,7 +106,7 @@ impl Balancers {
     }
 
     /// The canary of a balancer, if one is in progress.
-    pub(super) fn canary(&self, name: &str) -> Option<&Arc<Canary>> {
+    pub(super) fn canary(&self, name: &str) -> Option<&Arc<RunningCanary>> {
         self.canaries.of(self.by_name(name)?.id)
     }
 }

@@ -22,7 +22,7 @@ use crate::entity::{Kind, Row};
 use crate::retry::Retry;
 use crate::shared_map::SharedMap;
 use crate::tls::{TlsClient, TlsOptions, Trust, VERIFY_DEPTH};
-use crate::upstream::{Names, Target, Upstream};
+use crate::upstream::{ConfiguredTarget, Names, Upstream};
 
 /// Kong's default for the three timeouts of a service.
 const TIMEOUT_MS: u64 = 60_000;
@@ -264,7 +264,7 @@ fn certificates_of(service: &Entity) -> impl Iterator<Item = Uuid> {
 }
 
 fn set_plain_target(upstream: &Upstream, host: &Host<'static>, port: u16, names: &Names) {
-    let target = Target {
+    let target = ConfiguredTarget {
         id: Uuid::nil(),
         host: host.clone(),
         port,

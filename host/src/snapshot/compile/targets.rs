@@ -11,13 +11,13 @@ use crate::authority::{Authority, Host};
 use crate::endpoint::Labels;
 use crate::entity::target::{DEFAULT_PORT, Location, Target as Entity};
 use crate::entity::{Kind, Row};
-use crate::upstream::{Names, Target};
+use crate::upstream::{ConfiguredTarget, Names};
 
 /// The targets of all upstreams.
 #[derive(Default)]
 pub(super) struct Targets {
     /// By upstream, in the order of their ids.
-    by_upstream: HashMap<Uuid, BTreeMap<Uuid, Target>>,
+    by_upstream: HashMap<Uuid, BTreeMap<Uuid, ConfiguredTarget>>,
     /// The upstream of each.
     parents: HashMap<Uuid, Uuid>,
     /// Upstreams whose targets have changed since the last rebuild.
@@ -47,7 +47,7 @@ impl Part for Targets {
             self.names.add(name, id);
         }
         self.changed.insert(parent);
-        let target = Target {
+        let target = ConfiguredTarget {
             id,
             host,
             port: port.unwrap_or(DEFAULT_PORT),
@@ -104,7 +104,7 @@ impl Targets {
         if let Some(upstream) = upstreams.get(id) {
             let targets = self.by_upstream.get(&id);
             let targets = targets.into_iter().flat_map(BTreeMap::values);
-            let targets: Vec<Target> = targets.cloned().collect();
+            let targets: Vec<ConfiguredTarget> = targets.cloned().collect();
             upstream.set_targets(&targets, names);
         }
     }

@@ -4,12 +4,12 @@ use super::super::operations::Operations;
 use super::super::rows::Rows;
 use super::super::rules::{self, Steps};
 use super::super::{Commit, Error, Revision};
-use super::Answer;
+use super::CommitSender;
 
 /// A write whose caller waits for its answer.
 pub(super) struct PendingWrite {
     pub(super) steps: Steps,
-    pub(super) answer: Answer,
+    pub(super) answer: CommitSender,
 }
 
 /// Writes that are staged for one commit of the journal.

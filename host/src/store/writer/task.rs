@@ -17,7 +17,7 @@ pub(super) enum Task {
 }
 
 /// The result of a task.
-pub(super) enum Outcome {
+pub(super) enum TaskResult {
     Done,
     Recovered(Revision),
     Followed(Vec<Operations>),
@@ -27,27 +27,27 @@ pub(super) enum Outcome {
 }
 
 /// Has the journal do a task.
-pub(super) fn perform(journal: &mut impl Journal, task: Task) -> Outcome {
+pub(super) fn perform(journal: &mut impl Journal, task: Task) -> TaskResult {
     match task {
         Task::Commit(expected, operations) => match journal.commit(expected, &operations) {
-            Ok(()) => Outcome::Done,
-            Err(error) => Outcome::NotDone(error),
+            Ok(()) => TaskResult::Done,
+            Err(error) => TaskResult::NotDone(error),
         },
         Task::Check => match journal.check() {
-            Ok(()) => Outcome::Done,
-            Err(reason) => Outcome::NotDone(CommitError::Refused(reason)),
+            Ok(()) => TaskResult::Done,
+            Err(reason) => TaskResult::NotDone(CommitError::Refused(reason)),
         },
         Task::Recover(rows) => match journal.recover(&rows) {
-            Ok(head) => Outcome::Recovered(head),
-            Err(reason) => Outcome::Failed(reason),
+            Ok(head) => TaskResult::Recovered(head),
+            Err(reason) => TaskResult::Failed(reason),
         },
         Task::Release => match journal.release() {
-            Ok(()) => Outcome::Done,
-            Err(reason) => Outcome::Failed(reason),
+            Ok(()) => TaskResult::Done,
+            Err(reason) => TaskResult::Failed(reason),
         },
         Task::Follow(rows) => match journal.follow(&rows) {
-            Ok(commits) => Outcome::Followed(commits),
-            Err(reason) => Outcome::Failed(reason),
+            Ok(commits) => TaskResult::Followed(commits),
+            Err(reason) => TaskResult::Failed(reason),
         },
     }
 }

@@ -21,7 +21,7 @@ use crate::entity::upstream::Probe;
 
 /// A target as configured: where requests may go before names are resolved.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Target {
+pub struct ConfiguredTarget {
     /// The entity; nil for the plain host of a service.
     pub id: Uuid,
     /// An address or a name; `localhost` for a Unix socket.
@@ -50,7 +50,7 @@ struct ResolvedAddress {
     name: Option<String>,
 }
 
-impl Target {
+impl ConfiguredTarget {
     /// The addresses that it resolves to: a Unix socket, or the present addresses of its host.
     fn resolve(&self, names: &Names) -> Vec<ResolvedAddress> {
         if let Some(path) = &self.socket {
@@ -76,7 +76,7 @@ impl Target {
 
 impl Members {
     /// Replaces the targets; addresses that stay keep what is known of them.
-    pub(in crate::upstream) fn set_targets(&self, targets: &[Target], names: &Names) {
+    pub(in crate::upstream) fn set_targets(&self, targets: &[ConfiguredTarget], names: &Names) {
         let now = Instant::now();
         let policy = self.policy();
         let (share, srv_names) = (policy.extension.share_weight, policy.use_srv_name);
@@ -93,7 +93,7 @@ impl Members {
         } = &mut *inner;
         gone.retain(|_, (_, since)| now - *since < REMEMBERED);
         // Looked at before the addresses: a first look-up that ends in between is told of again.
-        let is_awaited = |target: &Target| names.is_awaited(&target.host);
+        let is_awaited = |target: &ConfiguredTarget| names.is_awaited(&target.host);
         let awaits_name = targets.iter().any(is_awaited);
         let mut seen = HashSet::new();
         let mut old: HashMap<u64, Member> = members.drain(..).map(|m| (m.id, m)).collect();

@@ -38,7 +38,7 @@ const FORGOTTEN: u64 = 1024 * 1024;
 
 /// The outcome of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum ProbeAnswer {
     /// A connection was made, and nothing more is checked.
     Connected,
     /// An HTTP status.
@@ -47,7 +47,7 @@ pub(super) enum Answer {
     Serving(u64),
 }
 
-impl std::fmt::Display for Answer {
+impl std::fmt::Display for ProbeAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Connected => f.write_str("connected"),
@@ -257,7 +257,7 @@ pub(super) fn host_of<'a>(
 }
 
 /// What is probed, and how.
-pub(super) struct Target {
+pub(super) struct ProbeTarget {
     server: Server,
     ask: Ask,
     /// Whether a connection is used for several probes.
@@ -272,7 +272,7 @@ enum Ask {
     Grpc(String),
 }
 
-impl Target {
+impl ProbeTarget {
     pub(super) fn new(member: &Member, active: &Active) -> Self {
         let secure = matches!(active.kind, ProbeKind::Https | ProbeKind::Grpcs);
         let (host, authority) = host_of(member, active.server.host_header.as_ref(), secure);
@@ -315,7 +315,7 @@ impl Target {
 
     /// `idle` is the connection of the probe before. It is replaced by the connection of this probe
     /// if that can serve again.
-    pub(super) async fn probe(&self, idle: &mut Option<Left>) -> Result<Answer, Error> {
+    pub(super) async fn probe(&self, idle: &mut Option<Left>) -> Result<ProbeAnswer, Error> {
         if let Some(stream) = Left::reopen(idle).await {
             match self.ask(stream, idle).await {
                 // The server may have closed the connection for its age: this says nothing of its
@@ -328,10 +328,14 @@ impl Target {
         self.ask(stream, idle).await
     }
 
-    async fn ask(&self, stream: Box<dyn Duplex>, idle: &mut Option<Left>) -> Result<Answer, Error> {
+    async fn ask(
+        &self,
+        stream: Box<dyn Duplex>,
+        idle: &mut Option<Left>,
+    ) -> Result<ProbeAnswer, Error> {
         let mut left = Left::of(stream);
         let answer = match &self.ask {
-            Ask::Nothing => Ok(Answer::Connected),
+            Ask::Nothing => Ok(ProbeAnswer::Connected),
             Ask::Http(request) => {
                 left.their_turn = !self.reuse;
                 let mut length = 0;
@@ -342,14 +346,14 @@ impl Target {
                 let answer = http(&mut left.stream, request, 1024, is_wanted).await;
                 answer.map(|(status, reusable)| {
                     left.reusable = self.reuse && reusable;
-                    Answer::Status(status)
+                    ProbeAnswer::Status(status)
                 })
             }
             Ask::Grpc(authority) => {
                 let secure = self.server.tls.is_some();
                 let scheme = if secure { "https" } else { "http" };
                 let serving = Box::pin(grpc::check(left.stream, scheme, authority)).await;
-                return serving.map(Answer::Serving).map_err(Error::Grpc);
+                return serving.map(ProbeAnswer::Serving).map_err(Error::Grpc);
             }
         };
         left.settle(idle);

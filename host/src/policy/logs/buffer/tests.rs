@@ -2,12 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn limits(batch: usize, entries: usize) -> Limits {
-    Limits {
+fn limits(batch: usize, entries: usize) -> QueueLimits {
+    QueueLimits {
         batch,
         entries,
         coalescing: Duration::from_secs(1),
-        ..Limits::FIXED
+        ..QueueLimits::FIXED
     }
 }
 
@@ -51,7 +51,7 @@ fn connections_are_bounded_although_the_concurrency_is_not() {
             "max_retry_delay": 60, "concurrency_limit": concurrency,
         });
         let queue: queue::Queue = serde_json::from_value(queue).expect("the settings of a queue");
-        Limits::from(queue)
+        QueueLimits::from(queue)
     };
     let (one, unlimited) = (queue(1), queue(-1));
     assert_eq!((one.batch, one.at_a_time), (10, 1));
@@ -103,7 +103,7 @@ fn weigh_all(buffer: &mut Buffer<(u64, bool)>) {
 #[test]
 fn bytes_are_bounded_and_an_entry_larger_than_the_buffer_is_refused() {
     let now = Instant::now();
-    let mut buffer = Buffer::new(Limits {
+    let mut buffer = Buffer::new(QueueLimits {
         bytes: Some(10),
         ..limits(100, 100)
     });
@@ -123,7 +123,7 @@ proptest! {
         batch in 1_usize..5, entries in 1_usize..12, bytes in proptest::option::of(1_u64..30),
     ) {
         let now = Instant::now();
-        let mut buffer = Buffer::new(Limits { bytes, ..limits(batch, entries) });
+        let mut buffer = Buffer::new(QueueLimits { bytes, ..limits(batch, entries) });
         let (mut pushed, mut taken) = (0_u64, Vec::new());
         for (step, weight) in steps {
             match step {
@@ -159,11 +159,11 @@ proptest! {
         first in 1_u64..5_000, longest in 1_u64..60_000, time in 0_u64..100_000,
         failed in 1_u32..80, elapsed in 0_u64..200_000,
     ) {
-        let limits = Limits {
+        let limits = QueueLimits {
             first_delay: Duration::from_millis(first),
             longest_delay: Duration::from_millis(longest),
             retry_time: Duration::from_millis(time),
-            ..Limits::FIXED
+            ..QueueLimits::FIXED
         };
         let pause = limits.pause(failed, Duration::from_millis(elapsed));
         let doubled = u128::from(first) << (failed - 1).min(64);

@@ -84,7 +84,7 @@ impl Sending {
             });
         self.sent += piece.len();
         if self.sent > MAX_KEPT_BODY {
-            self.let_go();
+            self.release_kept_body();
         }
         if self.stream.send_data(piece, is_last).is_err() {
             self.give_up();
@@ -95,7 +95,7 @@ impl Sending {
     }
 
     /// The body cannot be sent again from now on, unless something else keeps it.
-    pub(super) fn let_go(&mut self) {
+    pub(super) fn release_kept_body(&mut self) {
         if let Some(body) = self.kept.take() {
             body.hand_over();
         }

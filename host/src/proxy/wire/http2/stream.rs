@@ -162,7 +162,7 @@ impl Stream {
         }
         // The endpoint has accepted the request, so it is not sent again.
         if let Some(sending) = &mut self.sending {
-            sending.let_go();
+            sending.release_kept_body();
         }
         self.is_grpc = grpc::is_grpc(&head.headers);
         let is_call = self.is_grpc && self.is_post && head.status == StatusCode::OK;

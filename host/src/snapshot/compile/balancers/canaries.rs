@@ -6,17 +6,17 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::components::Components;
-use crate::balancer::Canary;
+use crate::balancer::RunningCanary;
 use crate::entity::balancer::Balancer;
 use crate::snapshot::Published;
 
 /// The canaries in progress, by balancer.
 #[derive(Default)]
-pub(super) struct Canaries(HashMap<Uuid, Arc<Canary>>);
+pub(super) struct Canaries(HashMap<Uuid, Arc<RunningCanary>>);
 
 impl Canaries {
     /// The canary of a balancer, if one is in progress.
-    pub(super) fn of(&self, balancer: Uuid) -> Option<&Arc<Canary>> {
+    pub(super) fn of(&self, balancer: Uuid) -> Option<&Arc<RunningCanary>> {
         self.0.get(&balancer)
     }
 
@@ -45,7 +45,7 @@ impl Canaries {
                         "canary started: {share} % of the picks"
                     );
                     let (name, plugin) = (balancer.name.clone(), Arc::clone(plugin));
-                    Arc::new(Canary::new(wanted.clone(), *id, name, plugin))
+                    Arc::new(RunningCanary::new(wanted.clone(), *id, name, plugin))
                 }
                 // It does not load; the log has the reason.
                 (None, None) => continue,
@@ -54,7 +54,7 @@ impl Canaries {
         }
         let before = std::mem::replace(&mut self.0, canaries);
         for (id, canary) in before {
-            let goes_on = |now: &Arc<Canary>| Arc::ptr_eq(now, &canary);
+            let goes_on = |now: &Arc<RunningCanary>| Arc::ptr_eq(now, &canary);
             if !self.0.get(&id).is_some_and(goes_on) {
                 canary.end();
                 let row = balancers.get(&id).and_then(|row| row.canary.as_ref());
