@@ -307,7 +307,7 @@ pub(super) fn described(path: &str, method: &Method) -> Option<Described> {
 
 /// An endpoint without a description: it answers JSON.
 pub(super) fn generic(method: &Method) -> Described {
-    let described = Described::new("See docs/operating.md");
+    let described = Described::new("See docs/admin-api.md");
     match *method {
         Method::DELETE => described.answers(200).without_content(),
         Method::POST => described.answers(200).answers(201).without_content(),

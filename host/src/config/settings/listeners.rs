@@ -62,7 +62,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "admin_gui_url",
-        about: "URLs of [web pages](docs/operating.md#web-pages), such as Kong Manager's, that may \
+        about: "URLs of [web pages](docs/admin-api.md#web-pages), such as Kong Manager's, that may \
                 use the Admin API from within a browser; pages on the same machine always may",
         kind: List {
             value: "URLS",
@@ -90,7 +90,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "admin_tokens",
-        about: "[Tokens](docs/operating.md#access-to-the-admin-api) of which each request to the \
+        about: "[Tokens](docs/admin-api.md#access-to-the-admin-api) of which each request to the \
                 Admin API needs one, as `name:read-write:SHA-256` or `name:read-only:SHA-256`",
         kind: List {
             value: "TOKENS",
