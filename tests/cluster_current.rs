@@ -43,3 +43,35 @@ fn what_a_gateway_cannot_see_is_not_answered_as_if_it_were_absent() {
         a.admin("GET", "/consumers/unseen", &[]).status == 404
     });
 }
+
+#[test]
+fn the_list_of_gateways_says_why_it_is_empty() {
+    let etcd = Etcd::start();
+    let a = etcd.gateway().start();
+    add_consumer(&a, "one");
+    let nodes = || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_pointsman"))
+            .args(["nodes", "--admin", &a.admin.to_string()])
+            .output()
+            .unwrap()
+    };
+    until("it is listed", || nodes().status.success());
+    etcd.ctl(&["del", "--prefix", "/pointsman/"]);
+    until("it is not ready", || {
+        a.admin("GET", "/status/ready", &[]).status == 503
+    });
+    until("it is not listed, and the command says why", || {
+        // It lists itself again with its next revision, which may be on its way still, and after an
+        // answer of etcd that comes late.
+        etcd.ctl(&["del", "--prefix", "/pointsman/nodes/"]);
+        let shown = nodes();
+        let said = String::from_utf8(shown.stderr).unwrap();
+        let is_empty = said.contains("etcd lists no gateway");
+        assert!(
+            !is_empty || said.contains("etcd has no configuration"),
+            "{said}"
+        );
+        assert_eq!(shown.status.success(), !is_empty, "{said}");
+        is_empty
+    });
+}
