@@ -139,11 +139,10 @@ fn nested(kind: Kind, reference: &'static Reference) -> Vec<ApiEndpoint> {
             let elsewhere = || look_up(&admin, kind, &key);
             let found = || match look_up_in(&admin, kind, reference, parent, &key)? {
                 // A row of another parent moves to this one, as in Kong: decK moves credentials so.
-                None if kind != Kind::Target => Ok(elsewhere()?),
+                None if kind.declaration().put_moves => Ok(elsewhere()?),
                 found => Ok(found),
             };
             if found()?.is_none() && elsewhere()?.is_some() {
-                // Kong's targets do not move.
                 return Err(Error::not_found());
             }
             replace(&admin, kind, &key, input, &conditions, found).await

@@ -40,6 +40,9 @@ pub struct Declaration {
     /// Fields that keep their values when a PUT of an existing row does not name them. All others
     /// return to their defaults.
     pub kept_by_put: &'static [&'static str],
+    /// Whether a PUT below another parent moves a row to that one, as it does for decK's credentials.
+    /// Otherwise it finds no such row.
+    pub put_moves: bool,
     /// Its fields, in the order in which they are shown.
     pub fields: &'static [Field],
     /// The combinations of fields that must be unique.
@@ -107,6 +110,7 @@ impl Declaration {
             nested_order: ListOrder::ById,
             id_order: IdOrder::Ascending,
             kept_by_put: &[],
+            put_moves: true,
             fields: &[],
             unique: &[],
             fractional_times: false,

@@ -39,6 +39,7 @@ pub static DECLARATION: Declaration = Declaration {
     nested_order: ListOrder::NewestFirst,
     // Clients of Kong, where a PUT is an update, need not name the target again.
     kept_by_put: &["target"],
+    put_moves: false,
     unique: &[UniqueKey::of(&["target", "upstream"])],
     fractional_times: true,
     fields: &[
