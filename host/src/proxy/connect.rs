@@ -1,14 +1,12 @@
 //! New connections to endpoints, within their limits and those of the process.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::pool::{Pool, Turn};
-use super::wire::http2;
-use super::wire::{Connection, Destination, Exchange, Secure};
+use super::wire::{Destination, Exchange, Opened, Protocol, Secure};
 use crate::connect::{self, ConnectError, EndpointStream, Handshake};
 use crate::endpoint::Endpoint;
 use crate::tls::{H2, HTTP_1_1};
@@ -48,7 +46,10 @@ pub(super) async fn connect(wanted: Wanted<'_>) -> Result<Exchange, ConnectError
             Turn::OpenOwn => wanted.open(end, Some(pool.freed())).await?,
             Turn::Open(opener) => {
                 let opened = wanted.open(end, Some(pool.freed())).await;
-                if matches!(opened, Err(_) | Ok(Some(Exchange::Http1(_)))) {
+                let is_private = |opened: &Option<Exchange>| {
+                    (opened.as_ref()).is_some_and(|exchange| !exchange.is_shared())
+                };
+                if opened.as_ref().map_or(true, is_private) {
                     opener.fail();
                 }
                 opened?
@@ -87,19 +88,17 @@ impl Wanted<'_> {
         let descriptor = tokio::time::timeout_at(end, pool.descriptor()).await;
         permit.keep(descriptor.ok().flatten().ok_or(ConnectError::Full)?);
         let opening = async {
-            let (stream, is_http2) = open(destination).await?;
+            let stream = open(destination).await?;
             let (destination, endpoint) = (destination.clone(), Arc::clone(self.endpoint));
             let max_head = self.max_header_size;
-            if !is_http2 {
-                let connection = Connection::http1(stream, destination, endpoint, permit, max_head);
-                return Ok(connection.into_exchange());
+            let freed = pool.freed();
+            match Opened::over(stream, destination, endpoint, permit, max_head, freed).await? {
+                Opened::Exclusive(connection) => Ok(connection.into_exchange()),
+                Opened::Shared(connection) => {
+                    pool.share(&connection);
+                    Ok(connection.exchange())
+                }
             }
-            let freed = Rc::clone(pool.freed());
-            let connection =
-                http2::Connection::open(stream, destination, endpoint, permit, max_head, freed);
-            let connection = connection.await.map_err(ConnectError::Http2)?;
-            pool.share(&connection);
-            Ok(Exchange::Http2(Box::new(connection.stream())))
         };
         let opened = tokio::time::timeout_at(end, opening).await;
         let opened = opened.map_err(|_| ConnectError::Timeout).flatten();
@@ -108,8 +107,8 @@ impl Wanted<'_> {
     }
 }
 
-/// Opens a stream to a destination. Returns it with whether HTTP/2 is to be spoken.
-async fn open(destination: &Destination) -> Result<(EndpointStream, bool), ConnectError> {
+/// Opens a stream to a destination. Returns it with what is to be spoken.
+async fn open(destination: &Destination) -> Result<(EndpointStream, Protocol), ConnectError> {
     let http2 = destination.http2;
     let handshake = destination
         .tls
@@ -130,5 +129,9 @@ async fn open(destination: &Destination) -> Result<(EndpointStream, bool), Conne
         // A server without ALPN is assumed to speak HTTP/2 where the service allows nothing else.
         !is_secure || !http2.or_http1 || stream.protocol() == Some(H2)
     });
-    Ok((stream, is_http2))
+    let protocol = match is_http2 {
+        true => Protocol::Http2,
+        false => Protocol::Http1,
+    };
+    Ok((stream, protocol))
 }

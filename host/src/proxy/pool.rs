@@ -1,5 +1,5 @@
-//! Connections to endpoints that a request may use, one pool for each worker: idle ones over
-//! HTTP/1.1, and all over HTTP/2.
+//! Connections to endpoints that a request may use, one pool for each worker: idle ones, and all
+//! that requests share.
 
 mod early_closes;
 mod figures;
@@ -17,8 +17,7 @@ use foldhash::HashMap;
 use tokio::sync::Notify;
 
 use super::Counters;
-use super::wire::http2;
-use super::wire::{Connection, Destination, Exchange};
+use super::wire::{Connection, Destination, Exchange, SharedConnection};
 use crate::config;
 use crate::connections::{ConnectionLimits, DescriptorPermit};
 use early_closes::EarlyCloses;
@@ -73,7 +72,7 @@ pub(super) struct Pool {
     /// How many are idle over HTTP/1.1.
     idle_count: Cell<usize>,
     early_closes: EarlyCloses,
-    /// Those over HTTP/2.
+    /// Those that requests share.
     shared: Shared,
     /// Notifies all workers that a request waits until a connection is closed.
     shortage: Arc<Notify>,
@@ -144,17 +143,17 @@ impl Pool {
         None
     }
 
-    /// Starts an exchange on a connection over HTTP/2 that has room for another stream.
+    /// Starts an exchange on a connection that others share and that has room for another one.
     pub(super) fn take_stream(&self, destination: &Destination) -> Option<Exchange> {
-        let is_used_up = |connection: &http2::Connection| {
-            self.is_used_up(connection.requests()) || connection.endpoint().is_leaving()
+        let is_used_up = |connection: &SharedConnection| {
+            self.is_used_up(connection.requests()) || connection.endpoint_leaving()
         };
-        let stream = self.shared.stream(destination, is_used_up)?;
+        let exchange = self.shared.exchange(destination, is_used_up)?;
         self.figures().note_reused();
-        Some(Exchange::Http2(Box::new(stream)))
+        Some(exchange)
     }
 
-    /// What a request has to do that has found no connection over HTTP/2. Waits while another
+    /// What a request has to do that has found no shared connection. Waits while another
     /// request opens one.
     pub(super) async fn turn(&self, destination: &Destination) -> Turn<'_> {
         self.shared.turn(destination).await
@@ -165,14 +164,14 @@ impl Pool {
         self.size > 0
     }
 
-    /// Shares a connection over HTTP/2 with other requests, if connections are kept.
-    pub(super) fn share(&self, connection: &Rc<http2::Connection>) {
+    /// Shares a connection with other requests, if connections are kept.
+    pub(super) fn share(&self, connection: &SharedConnection) {
         if self.keeps_connections() {
-            self.shared.add(Rc::clone(connection));
+            self.shared.add(connection.clone());
         }
     }
 
-    /// Notified when a stream on a connection over HTTP/2 ends.
+    /// Notified when an exchange on a shared connection ends.
     pub(super) fn freed(&self) -> &Rc<Notify> {
         self.shared.freed()
     }
@@ -252,7 +251,7 @@ impl Pool {
             // From here on, no notification is missed.
             shortage.as_mut().enable();
             self.keep(|connection| !connection.claim_reclaim());
-            (self.shared).keep(|connection| !connection.endpoint().takes_a_connection());
+            self.shared.keep(|connection| !connection.claim_reclaim());
             if self.limits.endpoint_permits_exhausted() {
                 self.close_oldest();
             }
@@ -263,8 +262,7 @@ impl Pool {
                         && connection.idle_since().elapsed() < timeout
                 });
                 self.shared.keep(|connection| {
-                    !connection.endpoint().is_leaving()
-                        && connection.idle_since().elapsed() < timeout
+                    !connection.endpoint_leaving() && connection.idle_since().elapsed() < timeout
                 });
                 self.early_closes.tidy();
                 due = tokio::time::Instant::now() + pause;

@@ -3,12 +3,13 @@
 //! An exchange is one request and its response. It is not a connection: over HTTP/1.1 an exchange
 //! occupies a whole connection while it lasts; a version that multiplexes has many exchanges on one
 //! connection. The code that sends requests, streams bodies and pools connections uses only
-//! [`Exchange`] and [`Connection`].
+//! [`Exchange`], [`Connection`] and [`SharedConnection`].
 
 mod destination;
 mod http1;
-pub(super) mod http2;
+mod http2;
 mod output;
+mod shared;
 
 use std::io;
 use std::pin::Pin;
@@ -29,6 +30,7 @@ use crate::connect::EndpointStream;
 use crate::endpoint::{ConnectionPermit, Endpoint};
 use crate::http1::Framing;
 pub(super) use destination::{Destination, Secure};
+pub(super) use shared::{Opened, Protocol, SharedConnection};
 
 /// Why an exchange broke off.
 #[derive(Debug, Error)]
@@ -82,8 +84,8 @@ pub(super) enum Exchange {
     Http2(Box<http2::Stream>),
 }
 
-/// A connection to an endpoint, without an exchange. One over HTTP/2 is an
-/// [`http2::Connection`], which is shared.
+/// A connection to an endpoint that serves one exchange at a time, without one. Those that serve
+/// many are [`SharedConnection`]s.
 pub(super) enum Connection {
     /// One request at a time.
     Http1(Box<http1::Connection>),
@@ -112,6 +114,14 @@ impl Exchange {
         match self {
             Self::Http1(connection) => connection.begun(),
             Self::Http2(stream) => stream.begun(),
+        }
+    }
+
+    /// Whether other exchanges can use its connection at the same time.
+    pub(super) fn is_shared(&self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Http2(_) => true,
         }
     }
 
@@ -267,7 +277,7 @@ impl Exchange {
 
 impl Connection {
     /// A connection over a stream to an endpoint that speaks HTTP/1.1.
-    pub(super) fn http1(
+    fn http1(
         stream: EndpointStream,
         destination: Destination,
         endpoint: Arc<Endpoint>,

@@ -1,4 +1,4 @@
-//! Connections over HTTP/2, which many requests share.
+//! Connections that many requests share.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -6,16 +6,15 @@ use std::rc::Rc;
 use foldhash::HashMap;
 use tokio::sync::Notify;
 
-use super::super::wire::Destination;
-use super::super::wire::http2::{Connection, Stream};
+use super::super::wire::{Destination, Exchange, SharedConnection};
 
-/// The connections over HTTP/2 of one worker.
+/// The shared connections of one worker.
 #[derive(Default)]
 pub(super) struct Shared {
-    open: RefCell<HashMap<Destination, Vec<Rc<Connection>>>>,
+    open: RefCell<HashMap<Destination, Vec<SharedConnection>>>,
     /// The connections that are being opened.
     opening: RefCell<HashMap<Destination, Rc<Opening>>>,
-    /// Notified when a stream ends.
+    /// Notified when an exchange ends.
     freed: Rc<Notify>,
 }
 
@@ -61,28 +60,28 @@ impl Drop for Opener<'_> {
 }
 
 impl Shared {
-    /// A stream on a connection that has room for one. Connections are filled one after another, so
-    /// that those which are not needed become idle.
-    pub(super) fn stream(
+    /// An exchange on a connection that has room for one. Connections are filled one after another,
+    /// so that those which are not needed become idle.
+    pub(super) fn exchange(
         &self,
         destination: &Destination,
-        is_used_up: impl Fn(&Connection) -> bool,
-    ) -> Option<Stream> {
+        is_used_up: impl Fn(&SharedConnection) -> bool,
+    ) -> Option<Exchange> {
         let mut open = self.open.borrow_mut();
         let list = open.get_mut(destination)?;
         list.retain(|connection| !is_used_up(connection) && !connection.is_closed());
         let connection = list.iter().find(|connection| connection.has_room())?;
-        Some(connection.stream())
+        Some(connection.exchange())
     }
 
     /// Shares a connection.
-    pub(super) fn add(&self, connection: Rc<Connection>) {
+    pub(super) fn add(&self, connection: SharedConnection) {
         let destination = connection.destination().clone();
         let mut open = self.open.borrow_mut();
         open.entry(destination).or_default().push(connection);
     }
 
-    /// What a request has to do that has found no stream. Waits while another request opens a
+    /// What a request has to do that has found none. Waits while another request opens a
     /// connection.
     pub(super) async fn turn(&self, destination: &Destination) -> Turn<'_> {
         let known = self.opening.borrow().get(destination).cloned();
@@ -101,14 +100,14 @@ impl Shared {
         }
     }
 
-    /// Notified when a stream ends.
+    /// Notified when an exchange ends.
     pub(super) fn freed(&self) -> &Rc<Notify> {
         &self.freed
     }
 
     /// Closes the idle connections for which `worth` is false. Those that are closed already are
     /// dropped.
-    pub(super) fn keep(&self, mut worth: impl FnMut(&Connection) -> bool) {
+    pub(super) fn keep(&self, mut worth: impl FnMut(&SharedConnection) -> bool) {
         self.open.borrow_mut().retain(|_, list| {
             list.retain(|connection| {
                 !connection.is_closed() && (!connection.is_idle() || worth(connection))

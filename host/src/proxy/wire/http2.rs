@@ -48,7 +48,7 @@ const WINDOW: u32 = 128 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// A connection to an endpoint.
-pub(in crate::proxy) struct Connection {
+pub(super) struct Connection {
     sender: RefCell<SendRequest<Bytes>>,
     destination: Destination,
     endpoint: Arc<Endpoint>,
@@ -99,7 +99,7 @@ impl State {
 impl Connection {
     /// Begins to speak HTTP/2 on a stream to an endpoint, and waits for the endpoint's SETTINGS: they
     /// say how many streams it allows, and whether it speaks HTTP/2 at all.
-    pub(in crate::proxy) async fn open(
+    pub(super) async fn open(
         stream: EndpointStream,
         destination: Destination,
         endpoint: Arc<Endpoint>,
@@ -152,7 +152,7 @@ impl Connection {
     }
 
     /// Whether no further stream can be opened, now or later.
-    pub(in crate::proxy) fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         let mut sender = self.sender.borrow_mut();
         // An error means that the connection was closed, or that the endpoint has sent GOAWAY.
@@ -160,38 +160,38 @@ impl Connection {
     }
 
     /// Whether a further stream can be opened now.
-    pub(in crate::proxy) fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         let limit = self.sender.borrow().current_max_send_streams();
         self.streams.get() < limit.min(STREAMS as usize)
     }
 
     /// An exchange on a stream of its own, which has not begun.
-    pub(in crate::proxy) fn stream(self: &Rc<Self>) -> Stream {
+    pub(super) fn stream(self: &Rc<Self>) -> Stream {
         Stream::new(Rc::clone(self))
     }
 
     /// The destination of the connection.
-    pub(in crate::proxy) fn destination(&self) -> &Destination {
+    pub(super) fn destination(&self) -> &Destination {
         &self.destination
     }
 
     /// Whether no stream is in use.
-    pub(in crate::proxy) fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.streams.get() == 0
     }
 
     /// When the last stream ended.
-    pub(in crate::proxy) fn idle_since(&self) -> Instant {
+    pub(super) fn idle_since(&self) -> Instant {
         self.idle_since.get()
     }
 
     /// Number of streams so far.
-    pub(in crate::proxy) fn requests(&self) -> u32 {
+    pub(super) fn requests(&self) -> u32 {
         self.requests.get()
     }
 
     /// The endpoint that the connection was made for.
-    pub(in crate::proxy) fn endpoint(&self) -> &Endpoint {
+    pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 

@@ -96,7 +96,7 @@ impl Stream {
     }
 
     /// Begins the exchange.
-    pub(in crate::proxy) fn begin(&mut self, body: Option<Rc<Upload>>, head: &RequestHead<'_>) {
+    pub(in super::super) fn begin(&mut self, body: Option<Rc<Upload>>, head: &RequestHead<'_>) {
         let request = match head.http2(self.connection.destination().tls.is_some()) {
             Ok(request) => request,
             Err(error) => {
@@ -121,22 +121,22 @@ impl Stream {
     }
 
     /// Whether the endpoint may have received something of the request.
-    pub(in crate::proxy) fn begun(&self) -> bool {
+    pub(in super::super) fn begun(&self) -> bool {
         self.sending.is_some()
     }
 
     /// Whether the connection was idle before this exchange, after others, and nothing was received
     /// since.
-    pub(in crate::proxy) fn is_unanswered_reuse(&self) -> bool {
+    pub(in super::super) fn is_unanswered_reuse(&self) -> bool {
         self.is_reuse && matches!(self.received, Received::Nothing | Received::Awaited(_))
     }
 
     /// Whether no stream was opened on the connection before this one.
-    pub(in crate::proxy) fn is_first(&self) -> bool {
+    pub(in super::super) fn is_first(&self) -> bool {
         self.is_first
     }
 
-    pub(in crate::proxy) fn poll_head(
+    pub(in super::super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<()>, Error>> {
@@ -186,11 +186,11 @@ impl Stream {
     }
 
     /// Whether an interim response was received since this was last asked.
-    pub(in crate::proxy) fn take_progress(&mut self) -> bool {
+    pub(in super::super) fn take_progress(&mut self) -> bool {
         std::mem::take(&mut self.has_progressed)
     }
 
-    pub(in crate::proxy) fn poll_frame(
+    pub(in super::super) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
@@ -231,7 +231,7 @@ impl Stream {
     }
 
     /// Sends as much of the request as possible.
-    pub(in crate::proxy) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+    pub(in super::super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         match &mut self.sending {
             Some(sending) => sending.poll_send(cx).map_err(Error::Client),
             None => Ok(()),
@@ -240,20 +240,20 @@ impl Stream {
 
     /// To be called when the endpoint has sent nothing on this stream for too long. If it was silent
     /// on all others as well, the connection is probably dead, and serves no further requests.
-    pub(in crate::proxy) fn note_timeout(&self) {
+    pub(in super::super) fn note_timeout(&self) {
         if self.connection.received.get() == self.received_before {
             self.connection.retired.set(true);
         }
     }
 
     /// The timer of the exchange.
-    pub(in crate::proxy) fn timer(&mut self) -> Pin<&mut Sleep> {
+    pub(in super::super) fn timer(&mut self) -> Pin<&mut Sleep> {
         let new = || Box::pin(tokio::time::sleep_until(Instant::now().into()));
         self.timer.get_or_insert_with(new).as_mut()
     }
 
     /// Whether the body of the response has been read to its end.
-    pub(in crate::proxy) fn is_body_done(&self) -> bool {
+    pub(in super::super) fn is_body_done(&self) -> bool {
         match &self.received {
             // A call that still has to tell its status has not ended in order.
             Received::Body(body) => body.is_end_stream() && !self.owes_status,
@@ -263,12 +263,12 @@ impl Stream {
     }
 
     /// Bytes of the response's body that are left, if that is known.
-    pub(in crate::proxy) fn body_left(&self) -> Option<u64> {
+    pub(in super::super) fn body_left(&self) -> Option<u64> {
         self.described.or(self.left)
     }
 
     /// The length that the head gives for a body that the response does not have, as in a 304.
-    pub(in crate::proxy) fn described_length(&self) -> Option<u64> {
+    pub(in super::super) fn described_length(&self) -> Option<u64> {
         self.described
     }
 }
