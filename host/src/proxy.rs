@@ -202,7 +202,7 @@ fn handle(
     })
 }
 
-/// Finds the answer. This is the only place where an error becomes a response.
+/// Finds the answer to a request: has it go through the stages, and concludes.
 async fn answer_to(
     worker: &Rc<Worker>,
     from: &ClientRequest,
@@ -230,7 +230,6 @@ async fn answer_to(
         trace: None,
         is_answered: false,
     };
-    let sent = worker.settings.headers;
     let asked = debug::DebugScope::of(&worker.settings, &mut inbound.parts.headers);
     if asked.any() || inbound.wants().trace {
         inbound.trace = Some(Box::default());
@@ -257,54 +256,80 @@ async fn answer_to(
     };
     let mut response = match answered {
         Ok(response) => response,
-        Err(reject) => {
-            // Over HTTP/2, the rest of a body is of no concern to other requests.
-            let upload = inbound.upload.as_ref().filter(|_| !inbound.is_http2());
-            let ends = upload.is_some_and(|upload| {
-                // A client that waits for 100 (Continue) does not send the body now, and reading it
-                // would send that response (RFC 9110, 10.1.1).
-                let waits = upload.received() == 0 && inbound.parts.headers.contains_key(EXPECT);
-                waits || upload.is_broken() || reject.is_clients_fault()
-            });
-            if let Some(upload) = upload.filter(|_| !ends) {
-                Box::pin(upload.discard()).await;
-            }
-            let headers = &inbound.parts.headers;
-            let ends = ends || (reject.closes_connection() && !inbound.is_http2());
-            let mut response = match reject {
-                Reject::Policy(answer) if answer.proxied => {
-                    respond::proxied(*answer, &id, started, sent)
-                }
-                reject => respond::reject(&reject, headers, &id, started, sent),
-            };
-            if ends {
-                close_after(response.headers_mut());
-            }
-            response.map(Content::own)
-        }
+        Err(reject) => Box::pin(refuse(worker, &inbound, reject)).await,
     };
-    let is_tunnel = matches!(response.body(), Content::Tunnel(_));
-    if asks_for_tunnel && response.status().is_success() && !is_tunnel {
-        // The response of a policy. To the client it would mean that the tunnel is open.
-        made.reason = Some("no_tunnel");
-        let reject = Reject::HttpServer(StatusCode::BAD_GATEWAY);
-        let refusal = respond::reject(&reject, &inbound.parts.headers, &id, started, sent);
-        response = refusal.map(Content::own);
-        // An error of gRPC would be a 200.
-        *response.status_mut() = StatusCode::BAD_GATEWAY;
+    if asks_for_tunnel && response.status().is_success() {
+        deny_tunnel(worker, &inbound, &mut response, &mut made);
     }
+    conclude(inbound, &asked, made, response)
+}
+
+/// The response to a request that has failed at some stage. This is the only place where an error
+/// becomes a response.
+async fn refuse(worker: &Worker, inbound: &Inbound<'_>, reject: Reject) -> Response<Content> {
+    let (id, started, sent) = (inbound.from.id, inbound.started, worker.settings.headers);
+    // Over HTTP/2, the rest of a body is of no concern to other requests.
+    let upload = inbound.upload.as_ref().filter(|_| !inbound.is_http2());
+    let ends = upload.is_some_and(|upload| {
+        // A client that waits for 100 (Continue) does not send the body now, and reading it would
+        // send that response (RFC 9110, 10.1.1).
+        let waits = upload.received() == 0 && inbound.parts.headers.contains_key(EXPECT);
+        waits || upload.is_broken() || reject.is_clients_fault()
+    });
+    if let Some(upload) = upload.filter(|_| !ends) {
+        Box::pin(upload.discard()).await;
+    }
+    let headers = &inbound.parts.headers;
+    let ends = ends || (reject.closes_connection() && !inbound.is_http2());
+    let mut response = match reject {
+        Reject::Policy(answer) if answer.proxied => respond::proxied(*answer, &id, started, sent),
+        reject => respond::reject(&reject, headers, &id, started, sent),
+    };
+    if ends {
+        close_after(response.headers_mut());
+    }
+    response.map(Content::own)
+}
+
+/// Replaces the success of a CONNECT that has opened no tunnel, such as the response of a policy: to
+/// the client it would mean that the tunnel is open.
+fn deny_tunnel(
+    worker: &Worker,
+    inbound: &Inbound<'_>,
+    response: &mut Response<Content>,
+    made: &mut Made,
+) {
+    if matches!(response.body(), Content::Tunnel(_)) {
+        return;
+    }
+    made.reason = Some("no_tunnel");
+    let (id, started, sent) = (inbound.from.id, inbound.started, worker.settings.headers);
+    let reject = Reject::HttpServer(StatusCode::BAD_GATEWAY);
+    let refusal = respond::reject(&reject, &inbound.parts.headers, &id, started, sent);
+    *response = refusal.map(Content::own);
+    // An error of gRPC would be a 200.
+    *response.status_mut() = StatusCode::BAD_GATEWAY;
+}
+
+/// Has policies change the response, and the logs and the page get the request.
+fn conclude(
+    mut inbound: Inbound<'_>,
+    asked: &debug::DebugScope,
+    made: Made,
+    mut response: Response<Content>,
+) -> Answered {
     if TRAFFIC.takes_requests() {
         inbound.show(response.status());
     }
     let debugged = match &inbound.trace {
         Some(trace) if asked.any() => {
             let policy = inbound.run.as_ref().and_then(|run| run.answered_by());
-            Some(asked.headers(trace, started, made.reason, policy))
+            Some(asked.headers(trace, inbound.started, made.reason, policy))
         }
         _ => None,
     };
     let run = inbound.run.take().or_else(|| match made.source {
-        Source::Gateway => Run::unmatched(&seen.0.policies, &inbound),
+        Source::Gateway => Run::unmatched(&inbound.seen.0.policies, &inbound),
         Source::Endpoint => None,
     });
     let version = inbound.parts.version;
