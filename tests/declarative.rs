@@ -431,7 +431,7 @@ upstreams:
 }
 
 #[test]
-fn a_trial_refuses_what_an_import_would_refuse() {
+fn a_dry_run_refuses_what_an_import_would_refuse() {
     let gateway = Gateway::start();
     let service = [("name", "taken"), ("url", "http://b.example")];
     gateway.admin("POST", "/services", &service).expect(201);
@@ -482,7 +482,7 @@ fn a_trial_refuses_what_an_import_would_refuse() {
 }
 
 #[test]
-fn a_key_that_another_credential_has_is_not_told() {
+fn a_key_that_another_credential_has_is_not_shown() {
     let gateway = Gateway::start();
     gateway
         .admin("POST", "/consumers", &[("username", "c")])

@@ -232,7 +232,7 @@ fn errors_are_flattened_if_that_is_asked_for_in_any_spelling() {
 }
 
 #[test]
-fn an_item_tells_of_an_entity_what_is_valid_and_shows_it_as_it_was_sent() {
+fn a_flattened_error_has_the_valid_ids_and_the_entity_as_it_was_sent() {
     let gateway = start();
     let service = |more: Value| {
         let mut service = json!({ "host": "a b" });
@@ -397,7 +397,7 @@ fn each_message_is_an_item_of_its_own_and_those_about_the_entity_say_so() {
 }
 
 #[test]
-fn children_are_items_beside_their_parents() {
+fn errors_of_nested_entities_are_listed_beside_those_of_their_parents() {
     let gateway = start();
     let document = json!({
         "services": [

@@ -157,7 +157,7 @@ services:
 
 /// The hash of a password is bound to the id of its consumer.
 #[test]
-fn a_password_of_a_document_opens_the_stored_consumer() {
+fn a_password_of_a_document_authenticates_the_stored_consumer() {
     let gateway = Gateway::start();
     let backend = Backend::start("b");
     gateway

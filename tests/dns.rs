@@ -123,7 +123,7 @@ fn a_name_that_does_not_resolve_is_served_once_it_does() {
 }
 
 #[test]
-fn an_answer_that_takes_seconds_is_heard() {
+fn a_late_answer_is_used() {
     let dns = Dns::start();
     let gateway = setup(&dns).start();
     let one = Backend::start("one");

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::harness::{Backend, Gateway, PseudoTerminal, Setup, patch_upstream, send_signal, until};
 
 /// How long a text is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn top(gateway: &Gateway, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
@@ -169,7 +169,7 @@ impl Watched {
             self.drawn.extend_from_slice(&piece[..read]);
             // It is drawn every second, so the reads never end.
             assert!(
-                began.elapsed() < PATIENCE,
+                began.elapsed() < WAIT_TIMEOUT,
                 "no {text} in {}",
                 String::from_utf8_lossy(&self.drawn)
             );

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 /// Longest wait for something to be shown.
-const PATIENCE: Duration = Duration::from_secs(30);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The name that the protocol has for the reference of an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -55,7 +55,7 @@ fn driver() -> Option<(Child, u16)> {
 impl Browser {
     /// A browser whose window has this size.
     pub(crate) fn start(width: u32, height: u32) -> Self {
-        // It takes the same free port of IPv4 and of IPv6, and ends if the second one is taken.
+        // chromedriver listens on the same port of IPv4 and of IPv6, and exits if one of them is in use.
         let started = (0..5).find_map(|_| driver());
         let (driver, port) = started.unwrap();
         let agent = ureq::Agent::config_builder()
@@ -159,7 +159,7 @@ impl Browser {
                 return;
             };
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < WAIT_TIMEOUT,
                 "{what}: {}; shown: {}",
                 error["message"],
                 self.text("body")
@@ -188,7 +188,7 @@ impl Browser {
         let start = Instant::now();
         while !self.text(css).contains(text) {
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < WAIT_TIMEOUT,
                 "waited in vain: {text:?} in {css}; shown: {}",
                 self.text("body")
             );

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use super::wait::PATIENCE;
+use super::wait::WAIT_TIMEOUT;
 
 /// How long the end of a log is waited for after its process has ended. Another process that it has
 /// started may hold it open for as long as it lives.
@@ -40,7 +40,7 @@ impl Log {
     pub(super) fn wait_for(&self, text: &str) {
         let parts = &mut *self.0.lock().unwrap();
         while !String::from_utf8_lossy(&parts.read).contains(text) {
-            let part = parts.further.recv_timeout(PATIENCE);
+            let part = parts.further.recv_timeout(WAIT_TIMEOUT);
             let log = String::from_utf8_lossy(&parts.read);
             let part = part.unwrap_or_else(|_| panic!("no {text:?} in the log: {log}"));
             parts.read.extend(part);
