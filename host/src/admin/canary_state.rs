@@ -7,8 +7,8 @@ use super::rows::id_of;
 use super::version_rows::text;
 use crate::balancer::{RunningCanary, Side, Verdict};
 use crate::clock;
-use crate::entity::Row;
 use crate::entity::balancer::CanaryState;
+use crate::entity::{Kind, Row};
 
 pub(super) fn canary_in(balancer: &Row) -> Option<&Row> {
     balancer.get("canary").and_then(Value::as_object)
@@ -87,14 +87,28 @@ pub(super) fn concluded(
 /// afterwards.
 pub(super) fn shown(admin: &Admin, balancer: &Row) -> Option<Value> {
     let mut row = canary_in(balancer)?.clone();
+    if live_in(balancer).is_none() {
+        return Some(row.into());
+    }
     let running = admin.published.canary_of(id_of(balancer));
-    let own = running.filter(|canary| canary.settings.id == id_of(&row));
-    if let Some(canary) = own.filter(|_| live_in(balancer).is_some()) {
-        // The outcome may not be stored yet.
-        if let Verdict::Returned(reason) = &*canary.verdict().borrow() {
-            row = concluded(&row, CanaryState::Returned, Some(reason.clone()), None);
+    match running.filter(|canary| canary.settings.id == id_of(&row)) {
+        Some(canary) => {
+            // The outcome may not be stored yet.
+            if let Verdict::Returned(reason) = &*canary.verdict().borrow() {
+                row = concluded(&row, CanaryState::Returned, Some(reason.clone()), None);
+            }
+            row.insert("figures".into(), figures_of(&canary));
         }
-        row.insert("figures".into(), figures_of(&canary));
+        // It has ended since the balancer's row was read: its outcome is stored.
+        None => {
+            let stored = admin.store.get(Kind::Balancer, id_of(balancer));
+            if let Some(stored) = stored.ok().flatten()
+                && let Some(ended) = canary_in(&stored.row)
+                && id_of(ended) == id_of(&row)
+            {
+                row = ended.clone();
+            }
+        }
     }
     Some(row.into())
 }
