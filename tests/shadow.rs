@@ -297,3 +297,140 @@ fn a_version_used_by_a_shadow_cannot_be_deleted() {
     assert_eq!(report(&gateway)["version"], active);
     gateway.admin("DELETE", &path, &[]).expect(204);
 }
+
+/// The answer to a request with a body, whose backend is named.
+fn post(gateway: &Gateway, body: Vec<u8>) -> String {
+    let sent = Some(("application/json", body));
+    let answer = gateway.send(gateway.proxy, "POST", "/", &[], sent);
+    answer.expect(200).header("x-backend").to_owned()
+}
+
+#[test]
+fn a_shadow_that_weighs_prompts_agrees_with_the_same_balancer() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    // Both begin without a memory of prompts.
+    let both =
+        json!({"algorithm": "token-load", "pointsman": {"shadow": {"balancer": "token-load"}}});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &both)
+        .expect(200);
+    for round in 1..=40 {
+        // Four assistants, whose system prompts fill several blocks.
+        let assistant = format!("You are assistant {}. ", round % 4).repeat(40);
+        let prompt = format!("{assistant}Question {round}");
+        let body = json!({"model": "m", "prompt": prompt, "max_tokens": 5});
+        post(&gateway, body.to_string().into_bytes());
+        report_when(&gateway, |report| report["compared"] == round);
+    }
+    let report = report(&gateway);
+    assert_eq!(report["agreement"], 1.0, "{report}");
+    assert_eq!(report["bodies"], json!({"whole": 40, "cut": 0}), "{report}");
+    assert_eq!(report["lacks"], json!([]), "{report}");
+}
+
+#[test]
+fn a_shadow_can_ask_about_the_request() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    gateway.upload("asks", guest("asks")).expect(201);
+    let both = json!({"algorithm": "asks", "pointsman": {"shadow": {"balancer": "asks"}}});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &both)
+        .expect(200);
+    // No more than the log keeps of a moment.
+    for number in 0..9 {
+        let position = (number % 3).to_string();
+        let headers = [
+            ("X-Position", &*position),
+            ("x-several", "a"),
+            ("X-Several", "b"),
+        ];
+        let sent = gateway.send(gateway.proxy, "GET", "/p%61th?query", &headers, None);
+        sent.expect(200);
+    }
+    let report = complete_report(&gateway);
+    assert_eq!(
+        (&report["compared"], &report["agreement"]),
+        (&json!(9), &json!(1.0)),
+        "{report}"
+    );
+    // What it has logged is what the serving balancer has.
+    let logs = gateway
+        .admin("GET", "/balancers/asks/logs", &[])
+        .expect(200);
+    let logs = logs.json();
+    let lines = logs["data"].as_array().unwrap();
+    let seen = |line: &&Value| line["message"] == "GET /path query 127.0.0.1 a, b -";
+    let of = |upstream: &str| {
+        let own = lines.iter().filter(|line| line["upstream"] == upstream);
+        own.filter(seen).count()
+    };
+    assert_eq!((of("u"), of("u (shadow)")), (9, 9), "{logs}");
+}
+
+#[test]
+fn a_shadow_sees_of_bodies_what_was_read_without_it() {
+    let (gateway, backends) = with_backends(Setup::new().arg("--client-body-buffer-size", 8000));
+    gateway
+        .upload("scans-body", guest("scans-body"))
+        .expect(201);
+    shadow(&gateway, json!({"balancer": "scans-body"}));
+    let body = |target: usize, length: usize| {
+        json!({"target": target, "prompt": "x".repeat(length)}).to_string()
+    };
+    // The whole body, as requests are buffered up to 8000 bytes.
+    for target in [0, 1, 1, 2, 2, 2] {
+        post(&gateway, body(target, 5000).into_bytes());
+    }
+    let report = complete_report(&gateway);
+    assert_eq!(report["bodies"], json!({"whole": 6, "cut": 0}), "{report}");
+    assert_eq!(report["lacks"], json!(["bodies"]), "{report}");
+    let picks = |report: &Value| {
+        let mut picks: Vec<u64> = backends
+            .iter()
+            .map(|backend| {
+                let address = backend.address.to_string();
+                let mut endpoints = report["endpoints"].as_array().unwrap().iter();
+                let own = endpoints.find(|endpoint| endpoint["address"] == address);
+                own.map_or(0, |own| own["shadow"].as_u64().unwrap())
+            })
+            .collect();
+        picks.sort_unstable();
+        picks
+    };
+    assert_eq!(picks(&report), [1, 2, 3], "{report}");
+    // No request waits for a longer body because of it, and it knows that there is more.
+    post(&gateway, body(2, 100_000).into_bytes());
+    let cut = complete_report(&gateway);
+    assert_eq!(cut["bodies"], json!({"whole": 6, "cut": 1}), "{cut}");
+    // Beside a balancer that asks about bodies, it has as much as that one.
+    let serving = json!({"algorithm": "token-load"});
+    gateway
+        .admin_json("PATCH", "/upstreams/u", &serving)
+        .expect(200);
+    for target in [0, 1, 1, 2, 2, 2] {
+        post(&gateway, body(target, 100_000).into_bytes());
+    }
+    let whole = complete_report(&gateway);
+    assert_eq!(whole["bodies"], json!({"whole": 6, "cut": 0}), "{whole}");
+    assert_eq!(whole["lacks"], json!([]), "{whole}");
+    // Of a body that is cut off before the member, it picks the first target.
+    assert_eq!(picks(&whole), [1, 2, 3], "{whole}");
+}
+
+#[test]
+fn a_shadow_says_what_it_does_not_get() {
+    let (gateway, _backends) = with_backends(Setup::new());
+    gateway
+        .upload("takes-outcomes", guest("takes-outcomes"))
+        .expect(201);
+    for (name, lacks) in [
+        ("takes-outcomes", json!(["outcomes"])),
+        ("token-load", json!(["costs", "bodies"])),
+        ("prefix-affinity", json!(["bodies"])),
+        ("p2c", json!([])),
+    ] {
+        shadow(&gateway, json!({"balancer": name}));
+        assert_eq!(report(&gateway)["lacks"], lacks, "{name}");
+    }
+    assert_eq!(report(&gateway)["bodies"], Value::Null);
+}

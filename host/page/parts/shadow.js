@@ -118,6 +118,12 @@ export function shadowOf(report) {
       ` chose the same endpoint in ${percent(report.agreement)} of ${number(report.compared)} picks.`,
       report.last_fault ? ` Last fault: ${report.last_fault}` : "",
     ),
+    report.lacks.length > 0 &&
+      h(
+        "p",
+        { class: "hint" },
+        `It asks for ${report.lacks.join(" and ")}, which a shadow here does not get, and may choose otherwise if it serves.`,
+      ),
     h(
       "table",
       null,

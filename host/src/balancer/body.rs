@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use guest_sdk::facts::{MAX_HASHES, MAX_JSON_FIELD};
 use guest_sdk::json::{self, Member, Members};
 use guest_sdk::prefix::Prompt;
@@ -30,6 +31,10 @@ const MEMBERS: usize = 256;
 
 /// Most answers that are remembered of a body.
 const ANSWERS: usize = 16;
+
+/// Bodies up to this length are copied for another thread. A longer one is shared, since a copy takes
+/// the worker's time; a short one may be part of a much larger buffer, which would not be freed meanwhile.
+const COPIED: usize = 4 << 10;
 
 /// The answer to a question about a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +85,8 @@ impl BodyAnswer {
 #[derive(Debug)]
 pub struct ReadBody<'a> {
     bytes: &'a [u8],
+    /// The same bytes, if another thread can share them.
+    whole: Option<&'a Bytes>,
     is_cut: bool,
     outline: OnceLock<Option<Outline<'a>>>,
     answers: Mutex<Vec<(BodyQuestion, Option<BodyAnswer>)>>,
@@ -110,10 +117,31 @@ impl<'a> ReadBody<'a> {
     pub fn new(bytes: &'a [u8], is_cut: bool) -> Self {
         Self {
             bytes,
+            whole: None,
             is_cut,
             outline: OnceLock::new(),
             answers: Mutex::default(),
         }
+    }
+
+    /// As [`Self::new`], of bytes that other threads can share.
+    pub fn shared(bytes: &'a Bytes, is_cut: bool) -> Self {
+        Self {
+            whole: Some(bytes),
+            ..Self::new(bytes, is_cut)
+        }
+    }
+
+    /// At most `most` of its bytes for another thread, and whether there may be more.
+    pub fn keep(&self, most: usize) -> (Bytes, bool) {
+        let start = self.start(most);
+        let is_cut = self.is_cut || start.len() < self.bytes.len();
+        let shared = self.whole.filter(|_| start.len() > COPIED);
+        let kept = shared.map(|whole| whole.slice_ref(start));
+        (
+            kept.unwrap_or_else(|| Bytes::copy_from_slice(start)),
+            is_cut,
+        )
     }
 
     /// At most `most` of its bytes.

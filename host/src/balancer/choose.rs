@@ -12,7 +12,6 @@ mod switch;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -28,6 +27,7 @@ use super::instance::{Instance, InstanceSpec};
 use super::limits::PickLimits;
 use super::loaded::LoadedBalancer;
 use super::note::ChosenBy;
+use super::observer::PickObserver;
 use super::outcomes::Outcomes;
 use super::request::{Choice, PickRequest, Refusal};
 use super::tally::{BUSY, Cause, TIMED};
@@ -39,24 +39,6 @@ pub use counters::{Counters, Faults, Handover};
 use faults::FAULT_MEMORY;
 use host::{fallback_pick, picked, untried};
 pub use record::Recording;
-
-/// Observes the picks of a balancer and the tables that it chooses from, in their order. The caller
-/// holds the balancer's lock, so no method here may wait.
-pub(super) trait PickObserver: Send + Sync {
-    /// Notes the table of the next picks.
-    fn set_endpoints(&self, table: &Arc<[Arc<Endpoint>]>);
-
-    /// Notes a pick of the plugin, before the request counts at the endpoint. Returns the thread
-    /// that the caller must unpark for it, after it has released the lock: the woken thread may
-    /// preempt the caller.
-    fn note(
-        &self,
-        request: PickRequest<'_>,
-        tried: &[u64],
-        table: &[Arc<Endpoint>],
-        chosen: Option<usize>,
-    ) -> Option<Thread>;
-}
 
 /// The balancer of one upstream, shared by all workers.
 pub struct Balancer {
@@ -85,6 +67,8 @@ pub struct Balancer {
     recorded: AtomicBool,
     /// Whether there is an observer of its picks, which may need anything observed.
     observed: AtomicBool,
+    /// A second reference to that observer, for what it does without the lock.
+    observer: RwLock<Option<Arc<dyn PickObserver>>>,
     /// Whether the plugin asks for the start of bodies, and whether it asks about more of them.
     reads_bodies: AtomicBool,
     scans_bodies: AtomicBool,
@@ -185,6 +169,7 @@ impl Balancer {
             stuck: AtomicBool::new(false),
             recorded: AtomicBool::new(false),
             observed: AtomicBool::new(false),
+            observer: RwLock::new(None),
             shared: AtomicBool::new(false),
             canary: RwLock::new(None),
         }
@@ -285,6 +270,7 @@ impl Balancer {
         if let Some(facts) = request.facts {
             self.interests.prepare(facts);
         }
+        let kept = self.keep_facts(&request);
         let locked = if self.stuck.load(Ordering::Relaxed) {
             self.inner.try_lock()
         } else {
@@ -336,7 +322,7 @@ impl Balancer {
         // Before the request counts at the endpoint.
         let observer = inner.observer.as_ref().filter(|_| answer.is_ok());
         let observing =
-            observer.and_then(|observer| observer.note(request, tried, &inner.table, chosen));
+            observer.and_then(|observer| observer.note(request, kept, tried, &inner.table, chosen));
         let cost = match answer {
             Ok(Some((_, cost))) => cost,
             Ok(None) | Err(_) => RequestCost::NONE,

@@ -8,6 +8,8 @@ use std::cell::Cell;
 use std::fmt;
 use std::ptr::NonNull;
 
+use bytes::Bytes;
+
 use super::body::{BODY_MOST, BodyAnswer, ReadBody};
 use crate::trace::BodyQuestion;
 
@@ -15,8 +17,8 @@ use crate::trace::BodyQuestion;
 pub const BODY_START: usize = 16 << 10;
 
 /// What a balancer may ask about the request that it chooses for; see `request-facts` in
-/// `wit/balancer.wit`. They are read only on the thread of the pick; a request that is sent to
-/// another thread has none.
+/// `wit/balancer.wit`. They are read only on the thread of the pick; another thread gets a
+/// [copy](super::kept_facts::KeptFacts).
 pub trait RequestFacts: Sync {
     /// The method; none, as in all of these, where it is not known, which is the default.
     fn method(&self) -> Option<Cow<'_, str>> {
@@ -34,6 +36,8 @@ pub trait RequestFacts: Sync {
     fn header(&self, _name: &str) -> Option<Cow<'_, str>> {
         None
     }
+    /// Passes each header with its value.
+    fn headers(&self, _each: &mut dyn FnMut(&str, &[u8])) {}
     /// The address of the client.
     fn client(&self) -> Option<Cow<'_, str>> {
         None
@@ -41,6 +45,11 @@ pub trait RequestFacts: Sync {
     /// The start of the body, `most` bytes at most, of which there need not be more than was read;
     /// none if it has no body, or nothing of the body has been read.
     fn body_start(&self, _most: usize) -> Option<Cow<'_, [u8]>> {
+        None
+    }
+
+    /// At most `most` bytes of the body for another thread, and whether there may be more.
+    fn keep_body(&self, _most: usize) -> Option<(Bytes, bool)> {
         None
     }
 

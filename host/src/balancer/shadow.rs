@@ -6,8 +6,8 @@
 //! that thread only.
 
 mod report;
+mod tally;
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -17,18 +17,22 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::choose::{Balancer, PickObserver};
+use super::body::BODY_MOST;
+use super::choose::Balancer;
 use super::engine::Engine;
+use super::facts::{BODY_START, RequestFacts};
+use super::kept_facts::{FactsBudget, KeptFacts};
 use super::limits::PickLimits;
 use super::loaded::LoadedBalancer;
+use super::observer::PickObserver;
 use super::request::{Choice, PickRequest};
 use crate::clock::{self, thread_cpu_time};
 use crate::endpoint::{Endpoint, WorkInFlight};
-use crate::endpoint_address::EndpointAddress;
 use crate::priority::Background;
 use crate::split_mix::mixed;
 pub use report::Report;
-use report::{Difference, Share, Side};
+use report::{Bodies, Difference, Share, Side};
+use tally::{Figures, Tally};
 
 /// Picks that may wait to be compared, of all upstreams together: some milliseconds of a busy
 /// gateway.
@@ -37,9 +41,9 @@ const QUEUE: usize = 1024;
 /// Its stack: that of a worker, for the same guests.
 const STACK: usize = 4 << 20;
 
-/// Addresses that are no longer in the table and whose picks are still kept. The number is bounded,
-/// so that names whose addresses change all the time do not fill the memory.
-const MAX_REMOVED: usize = 1000;
+/// Bytes that the facts of these picks may have together. Bodies are most of it, and their length is
+/// the clients' choice.
+const QUEUED_FACTS: usize = 16 << 20;
 
 /// The thread that compares picks, for all shadows of the gateway. It is started with the first
 /// shadow.
@@ -51,6 +55,7 @@ pub struct ShadowThread(OnceLock<Option<Queue>>);
 struct Queue {
     picks: SyncSender<Pick>,
     thread: Thread,
+    facts: FactsBudget,
 }
 
 impl ShadowThread {
@@ -79,6 +84,8 @@ impl Drop for ShadowThread {
 struct Pick {
     shadow: Arc<Shadow>,
     request: PickRequest<'static>,
+    /// What the shadow may ask about the request.
+    facts: Option<Box<KeptFacts>>,
     tried: Box<[u64]>,
     /// The position that the first balancer chose, and the requests in flight there before; none if
     /// it refused.
@@ -97,6 +104,7 @@ fn start() -> Option<Queue> {
         Ok(thread) => Some(Queue {
             picks: sender,
             thread: thread.thread().clone(),
+            facts: FactsBudget::new(QUEUED_FACTS),
         }),
         Err(error) => {
             tracing::error!("cannot start the thread of shadow balancers: {error}");
@@ -145,6 +153,8 @@ pub struct Shadow {
     settings: ShadowSettings,
     /// Digest and settings of the balancer that it is beside.
     beside: (String, String),
+    /// What it asks for and does not get.
+    lacks: Vec<&'static str>,
     /// How many of 2^32 picks are compared.
     sampled: u64,
     queue: Queue,
@@ -196,6 +206,7 @@ impl Shadow {
         Some(Arc::new_cyclic(|own| Self {
             own: own.clone(),
             balancer,
+            lacks: lacking(&settings.plugin, &plugin),
             beside: (plugin.digest.clone(), config),
             sampled: (settings.sample_percent.clamp(0.0, 100.0) / 100.0 * 2_f64.powi(32)) as u64,
             settings,
@@ -257,10 +268,20 @@ impl Shadow {
         let pinned = pick
             .first
             .map(|(position, before)| endpoints[position].pin(before));
-        // The time to make an instance is not part of a pick.
+        let facts = pick.facts.as_ref().map(|facts| facts.view());
+        let facts = facts.as_ref().map(|facts| facts as &dyn RequestFacts);
+        if let Some(facts) = facts {
+            self.balancer.prepare(facts);
+        }
+        let request = PickRequest {
+            facts,
+            ..pick.request
+        };
+        // The time to make an instance is not part of a pick, and neither is that of the scans of a
+        // body which a gateway makes before.
         let had_instance = self.balancer.has_instance();
         let start = clock.now();
-        let second = self.balancer.ask(pick.request, &pick.tried);
+        let second = self.balancer.ask(request, &pick.tried);
         let cost = clock.since(start);
         let figures = |position: usize| {
             let endpoint = &endpoints[position];
@@ -273,6 +294,10 @@ impl Shadow {
         };
         let first = pick.first.map(|(position, _)| figures(position));
         let mut tally = self.tally.lock();
+        let is_cut = pick.facts.as_ref().and_then(|facts| facts.is_body_cut());
+        if let Some(is_cut) = is_cut {
+            tally.bodies[usize::from(is_cut)] += 1;
+        }
         match second {
             None => tally.unanswered += 1,
             // The table of the first is empty then too, and no pick was noted.
@@ -285,6 +310,11 @@ impl Shadow {
             tally.costed += 1;
         }
         drop(pinned);
+    }
+
+    /// Whether it is told of this request, and may ask about it.
+    fn asks_about(&self, request: &PickRequest<'_>) -> bool {
+        self.settings.plugin.reads_facts && mixed(request.entropy) < self.sampled
     }
 
     /// The results so far.
@@ -333,6 +363,11 @@ impl Shadow {
             agreement: mean(tally.agreed, tally.compared as f64),
             unanswered: tally.unanswered,
             dropped: self.dropped.load(Ordering::Relaxed),
+            lacks: self.lacks.clone(),
+            bodies: self.settings.plugin.reads_facts.then(|| Bodies {
+                whole: tally.bodies[0],
+                cut: tally.bodies[1],
+            }),
             difference: Difference {
                 in_flight: difference(first.in_flight, second.in_flight),
                 latency_us: difference(first.latency_us, second.latency_us),
@@ -360,9 +395,23 @@ impl PickObserver for Shadow {
         self.newest.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn body(&self) -> usize {
+        match &self.settings.plugin {
+            plugin if plugin.scans_bodies => BODY_MOST,
+            plugin if plugin.reads_bodies => BODY_START,
+            _ => 0,
+        }
+    }
+
+    fn keep(&self, request: &PickRequest<'_>) -> Option<Box<KeptFacts>> {
+        let facts = request.facts.filter(|_| self.asks_about(request))?;
+        KeptFacts::of(facts, self.body(), &self.queue.facts)
+    }
+
     fn note(
         &self,
         request: PickRequest<'_>,
+        facts: Option<Box<KeptFacts>>,
         tried: &[u64],
         table: &[Arc<Endpoint>],
         chosen: Option<usize>,
@@ -371,9 +420,14 @@ impl PickObserver for Shadow {
             return None;
         }
         self.noted.fetch_add(1, Ordering::Relaxed);
+        if facts.is_none() && request.facts.is_some() && self.asks_about(&request) {
+            // The facts of those that wait have taken all the memory.
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
         let pick = Pick {
-            // The facts end with the request.
             request: request.in_numbers(),
+            facts,
             tried: tried.into(),
             first: chosen.map(|position| (position, table[position].work())),
             table: self.newest.load(Ordering::Relaxed),
@@ -385,6 +439,25 @@ impl PickObserver for Shadow {
         }
         Some(self.queue.thread.clone())
     }
+}
+
+/// What a shadow asks for and does not get beside this balancer; see [`Report::lacks`].
+fn lacking(shadow: &LoadedBalancer, beside: &LoadedBalancer) -> Vec<&'static str> {
+    let awaits_body = match shadow {
+        plugin if plugin.scans_bodies => beside.scans_bodies,
+        plugin if plugin.reads_bodies => beside.scans_bodies || beside.reads_bodies,
+        _ => true,
+    };
+    let lacks = [
+        ("outcomes", shadow.prepared.takes_outcomes()),
+        (
+            "costs",
+            shadow.prepared.weighs() && !beside.prepared.weighs(),
+        ),
+        ("bodies", !awaits_body),
+    ];
+    let lacks = lacks.into_iter().filter(|(_, lacks)| *lacks);
+    lacks.map(|(name, _)| name).collect()
 }
 
 /// A clock of the thread's CPU time, since this thread of low priority is often preempted in the
@@ -410,74 +483,5 @@ impl CpuClock {
 
     fn since(&self, start: Duration) -> Duration {
         self.now().saturating_sub(start).saturating_sub(self.look)
-    }
-}
-
-/// An endpoint as it was at the time of a pick.
-struct Figures {
-    id: u64,
-    address: EndpointAddress,
-    in_flight: u32,
-    latency: u32,
-}
-
-/// Sums over compared picks; in pairs, the first balancer's value comes first.
-#[derive(Default)]
-struct Tally {
-    compared: u64,
-    agreed: u64,
-    unanswered: u64,
-    refused: [u64; 2],
-    /// Picks for which both chose an endpoint, and the requests in flight there.
-    both: u64,
-    in_flight: [u64; 2],
-    /// Those of them where both latencies are known.
-    latencies: u64,
-    latency: [u64; 2],
-    picks: HashMap<u64, Picks>,
-    cost: Duration,
-    costed: u64,
-}
-
-struct Picks {
-    address: EndpointAddress,
-    of: [u64; 2],
-}
-
-impl Tally {
-    fn add(&mut self, first: Option<Figures>, second: Option<Figures>) {
-        self.compared += 1;
-        let id = |figures: &Option<Figures>| figures.as_ref().map(|figures| figures.id);
-        self.agreed += u64::from(id(&first) == id(&second));
-        if let (Some(a), Some(b)) = (&first, &second) {
-            self.both += 1;
-            self.in_flight[0] += u64::from(a.in_flight);
-            self.in_flight[1] += u64::from(b.in_flight);
-            if a.latency > 0 && b.latency > 0 {
-                self.latencies += 1;
-                self.latency[0] += u64::from(a.latency);
-                self.latency[1] += u64::from(b.latency);
-            }
-        }
-        for (side, chosen) in [first, second].into_iter().enumerate() {
-            match chosen {
-                None => self.refused[side] += 1,
-                Some(figures) => {
-                    let picks = self.picks.entry(figures.id).or_insert(Picks {
-                        address: figures.address,
-                        of: [0, 0],
-                    });
-                    picks.of[side] += 1;
-                }
-            }
-        }
-    }
-
-    /// Removes addresses that are no longer in the table, if there are many.
-    fn keep(&mut self, table: &[Arc<Endpoint>]) {
-        if self.picks.len() > table.len() + MAX_REMOVED {
-            let ids: std::collections::HashSet<u64> = table.iter().map(|e| e.id).collect();
-            self.picks.retain(|id, _| ids.contains(id));
-        }
     }
 }

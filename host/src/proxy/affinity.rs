@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use http::{HeaderName, Method};
 use twox_hash::XxHash64;
@@ -169,12 +170,22 @@ impl balancer::RequestFacts for RequestFacts<'_> {
         }
     }
 
+    fn headers(&self, each: &mut dyn FnMut(&str, &[u8])) {
+        for (name, value) in self.headers {
+            each(name.as_str(), value.as_bytes());
+        }
+    }
+
     fn client(&self) -> Option<Cow<'_, str>> {
         Some(String::from_utf8_lossy(self.ip.as_bytes()))
     }
 
     fn body_start(&self, most: usize) -> Option<Cow<'_, [u8]>> {
         Some(self.body.as_ref()?.start(most).into())
+    }
+
+    fn keep_body(&self, most: usize) -> Option<(Bytes, bool)> {
+        Some(self.body.as_ref()?.keep(most))
     }
 
     fn of_body(&self, question: &BodyQuestion) -> Option<BodyAnswer> {

@@ -61,7 +61,12 @@ pub(super) async fn read_ahead(
     } else if balancer.reads_bodies() {
         BODY_START
     } else {
-        return Ok(None);
+        return Ok(match balancer.observed_body() {
+            0 => None,
+            most => {
+                Some(upload.read_so_far(most.min(service.upstream.policy().balancer_body_size())))
+            }
+        });
     };
     upload.start(most).await.map(Some)
 }
@@ -80,7 +85,7 @@ pub(super) fn facts<'a>(
         path: matched.path(),
         query: matched.target.query(),
         regex: matched.regex,
-        body: body.map(|(start, is_cut)| ReadBody::new(start, *is_cut).into()),
+        body: body.map(|(start, is_cut)| ReadBody::shared(start, *is_cut).into()),
     }
 }
 

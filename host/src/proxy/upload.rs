@@ -158,12 +158,7 @@ impl Upload {
             incoming: RefCell::new(Some(incoming)),
             limit: RefCell::default(),
             trailers,
-            pace: Pace {
-                patience,
-                min_rate: Cell::new(0),
-                waited: Cell::default(),
-                received: Cell::default(),
-            },
+            pace: Pace::new(patience),
             read: RefCell::default(),
             is_buffered: Cell::new(false),
             stage: Cell::new(Stage::Untouched),
@@ -179,12 +174,7 @@ impl Upload {
             incoming: RefCell::new(None),
             limit: RefCell::default(),
             trailers: HeadLimit::NONE,
-            pace: Pace {
-                patience: Duration::ZERO,
-                min_rate: Cell::new(0),
-                waited: Cell::default(),
-                received: Cell::default(),
-            },
+            pace: Pace::new(Duration::ZERO),
             read: RefCell::new(Read {
                 pieces: vec![body],
                 ended: true,
@@ -360,14 +350,19 @@ impl Upload {
     /// allows.
     pub(super) async fn start(&self, most: usize) -> Result<(Bytes, bool), Reject> {
         self.read_ahead(most as u64).await?;
+        Ok(self.read_so_far(most))
+    }
+
+    /// The same of what was read already.
+    pub(super) fn read_so_far(&self, most: usize) -> (Bytes, bool) {
         let mut read = self.read.borrow_mut();
         let mut start = read.join();
         let is_cut = match self.length() {
-            Some(length) => length > most as u64,
+            Some(length) => length > start.len().min(most) as u64,
             None => !read.ended || start.len() > most,
         };
         start.truncate(most);
-        Ok((start, is_cut))
+        (start, is_cut)
     }
 
     /// Reads until at least `least` bytes are received, or the whole of a shorter body.

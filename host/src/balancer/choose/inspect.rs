@@ -4,9 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Balancer, Choice, PickObserver, PickRequest, Slot, Unavailable, untried};
+use super::{Balancer, Choice, PickRequest, Slot, Unavailable, untried};
+use crate::balancer::facts::RequestFacts;
+use crate::balancer::kept_facts::KeptFacts;
 use crate::balancer::limits::PickLimits;
 use crate::balancer::loaded::LoadedBalancer;
+use crate::balancer::observer::PickObserver;
 use crate::endpoint::{Endpoint, RequestCost};
 
 impl Balancer {
@@ -17,10 +20,35 @@ impl Balancer {
             observer.set_endpoints(&inner.table);
         }
         self.observed.store(observer.is_some(), Ordering::Relaxed);
+        self.observer.write().clone_from(&observer);
         let before = std::mem::replace(&mut inner.observer, observer);
         // This may drop an instance, which takes longer than other picks should wait for the lock.
         drop(inner);
         drop(before);
+    }
+
+    /// How many bytes of a request's body an observer may ask about. No request waits for them.
+    pub fn observed_body(&self) -> usize {
+        if !self.observed.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let observer = self.observer.read();
+        observer.as_ref().map_or(0, |observer| observer.body())
+    }
+
+    /// Copies the facts of a request for an observer.
+    #[inline]
+    pub(super) fn keep_facts(&self, request: &PickRequest<'_>) -> Option<Box<KeptFacts>> {
+        if !self.observed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let observer = self.observer.read().clone()?;
+        observer.keep(request)
+    }
+
+    /// Has the questions about bodies that the plugin has asked lately answered for a request.
+    pub(in crate::balancer) fn prepare(&self, facts: &dyn RequestFacts) {
+        self.interests.prepare(facts);
     }
 
     /// The current plugin, and its settings.

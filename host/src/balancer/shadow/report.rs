@@ -29,6 +29,13 @@ pub struct Report {
     pub unanswered: u64,
     /// Picks that were not compared, since too many waited or the table changed meanwhile.
     pub dropped: u64,
+    /// What the shadow asks for and does not get, so that it may choose otherwise than if it served:
+    /// `outcomes`, of tries, since none is its own; `costs`, since the balancer that serves does not
+    /// say what requests weigh; `bodies`, beyond what is read anyway, since no request waits for its
+    /// body on account of a shadow.
+    pub lacks: Vec<&'static str>,
+    /// The bodies that it could ask about; none if it does not ask about requests.
+    pub bodies: Option<Bodies>,
     /// How the shadow's choices differ from the first's; less is better.
     pub difference: Difference,
     /// The choices of the first balancer, which serves the requests.
@@ -43,6 +50,15 @@ pub struct Report {
     pub faults: Faults,
     /// The last fault, in words.
     pub last_fault: Option<String>,
+}
+
+/// How many of the picks were for requests of whose body the start or all was known.
+#[derive(Debug, Clone, Serialize)]
+pub struct Bodies {
+    /// The whole body, which may be empty.
+    pub whole: u64,
+    /// A part of it.
+    pub cut: u64,
 }
 
 /// The shadow's mean less the first's.

@@ -17,6 +17,16 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// No limit but this patience.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            min_rate: Cell::new(0),
+            waited: Cell::default(),
+            received: Cell::default(),
+        }
+    }
+
     /// How long the gateway may wait for the client from now on.
     pub(super) fn patience(&self) -> Duration {
         match self.min_rate.get() {
