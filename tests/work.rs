@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Gateway, Raw, RawServer, guest, patch_upstream, until};
 use crate::record::replayed_bytes;
@@ -68,6 +68,13 @@ fn load(gateway: &Gateway) -> String {
         .to_owned()
 }
 
+fn explained(gateway: &Gateway) -> Value {
+    // Of a balancer that logs nothing: a gateway keeps a limited number of lines.
+    let asked = json!({"balancer": "random"});
+    let explained = gateway.admin_json("POST", "/upstreams/u/explain", &asked);
+    explained.expect(200).json()
+}
+
 fn ask(gateway: &Gateway, path: &str, more: &str) -> Raw {
     let mut client = Raw::connect(gateway.proxy);
     let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nx-cost: 30 12\r\n{more}\r\n");
@@ -93,9 +100,20 @@ fn a_cost_is_counted_until_each_part_of_it_is_done() {
     let mut client = ask(&gateway, "/hold", "");
     stepwise.requests.recv().unwrap();
     assert_eq!(load(&gateway), "[1] [42] [1] [30]");
+    // Explain shows what the balancer has seen.
+    let shown = |field: &str| explained(&gateway)["endpoints"][0][field].clone();
+    let sums = [
+        "in_flight",
+        "in_flight_cost",
+        "unanswered",
+        "unanswered_cost",
+    ];
+    let shows = |values: [u32; 4]| sums.map(shown) == values.map(|value| json!(value));
+    until("explain shows the costs", || shows([1, 42, 1, 30]));
     stepwise.steps.send(()).unwrap();
     client.read_until("one");
     assert_eq!(load(&gateway), "[1] [12] [0] [0]");
+    until("explain shows what is left", || shows([1, 12, 0, 0]));
     stepwise.steps.send(()).unwrap();
     client.read_until("0\r\n\r\n");
     assert_eq!(load(&gateway), nothing);

@@ -231,10 +231,11 @@ export function explain(_rest, { signal, query }) {
       .filter((name) => name !== own.balancer.name)
       .sort();
     const others = h("tbody");
+    const columns = columnsOf(own.endpoints);
     const table = h(
       "tbody",
       null,
-      own.endpoints.map((one) => endpointRow(one, own)),
+      own.endpoints.map((one) => endpointRow(one, own, columns)),
     );
     const first = own.answers[0] ?? {};
     const chosen =
@@ -263,8 +264,8 @@ export function explain(_rest, { signal, query }) {
           "table",
           null,
           heads(
-            ["Endpoint", "Weight", "In flight", "Latency", "Latency at this load", "Picks", ""],
-            (_, index) => index > 0 && index < 6,
+            ["Endpoint", "Labels", ...columns.map(([name]) => name), "Picks", ""],
+            (_, index) => index > 1 && index < columns.length + 3,
           ),
           table,
         ),
@@ -333,23 +334,19 @@ export function explain(_rest, { signal, query }) {
     );
   }
 
-  /** @param {any} one @param {any} own */
-  function endpointRow(one, own) {
+  /** @param {any} one @param {any} own @param {Column[]} columns */
+  function endpointRow(one, own, columns) {
     const picked = counts(own).get(one.id) ?? 0;
     const bar = h("span", { class: "bar" });
     bar.style.width = `${(100 * picked) / Math.max(1, own.answers.length)}%`;
-    const values = [
-      number(one.weight),
-      number(one.in_flight),
-      one.latency_us ? ms(one.latency_us / 1000) : "–",
-      one.latency_at_load_us ? ms(one.latency_at_load_us / 1000) : "–",
-      number(picked),
-    ];
+    const values = [...columns.map(([, shown]) => shown(one)), number(picked)];
+    const labels = Object.entries(one.labels).map(([key, value]) => (value ? `${key}:${value}` : key));
     const isFirst = own.answers[0]?.endpoint === one.id;
     return h(
       "tr",
       { class: isFirst ? "picked" : null },
       h("th", { scope: "row" }, one.address),
+      h("td", { class: "hint" }, labels.join(", ") || "–"),
       values.map((shown) => h("td", { class: "number figure" }, shown)),
       h("td", null, h("span", { class: "track" }, bar)),
     );
@@ -374,6 +371,37 @@ export function explain(_rest, { signal, query }) {
     problem,
     result,
   );
+}
+
+/** A column of endpoints: its name, and its value of an endpoint as text. @typedef {[string, (one: any) => string]} Column */
+
+/** The columns of a table of endpoints: those that every balancer sees, and of the others those that have a
+ * value. @param {any[]} endpoints @returns {Column[]} */
+function columnsOf(endpoints) {
+  /** @type {(field: string) => (one: any) => string} */
+  const count = (field) => (one) => number(one[field]);
+  /** @type {(field: string) => (one: any) => string} */
+  const time = (field) => (one) => (one[field] ? ms(one[field] / 1000) : "–");
+  /** @type {[string, string, (field: string) => (one: any) => string][]} */
+  const others = [
+    ["Cost in flight", "in_flight_cost", count],
+    ["Unanswered", "unanswered", count],
+    ["Unanswered cost", "unanswered_cost", count],
+    ["First byte", "first_byte_us", time],
+    ["Between parts", "chunk_gap_us", time],
+    ["Reported load, ‰", "reported_load", count],
+    ["Reported queue", "reported_queue", count],
+  ];
+  const known = others.filter(([, field]) => endpoints.some((one) => one[field]));
+  const names = [...new Set(endpoints.flatMap((one) => Object.keys(one.reported)))].sort();
+  return [
+    ["Weight", count("weight")],
+    ["In flight", count("in_flight")],
+    ["Latency", time("latency_us")],
+    ["Latency at this load", time("latency_at_load_us")],
+    ...known.map(([name, field, shown]) => /** @type {Column} */ ([name, shown(field)])),
+    ...names.map((name) => /** @type {Column} */ ([name, (one) => number(one.reported[name] ?? null)])),
+  ];
 }
 
 /** @param {any} node @param {string} title */

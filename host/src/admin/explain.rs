@@ -3,6 +3,7 @@
 
 pub(super) mod route;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -279,14 +280,21 @@ async fn who(
 /// An endpoint as a balancer may see it.
 fn shown(endpoint: &endpoint::Endpoint, now: u64) -> Value {
     let reported = endpoint.load_report(now);
+    let work = endpoint.work();
     json!({
         "id": targets::shown_id(endpoint.id),
         "address": endpoint.address,
         "host": endpoint.host.bare(),
         "weight": endpoint.weight,
-        "in_flight": endpoint.in_flight(),
+        "labels": endpoint.labels.all().collect::<BTreeMap<_, _>>(),
+        "in_flight": work.in_flight,
+        "in_flight_cost": work.cost,
+        "unanswered": work.unanswered,
+        "unanswered_cost": work.unanswered_cost,
         "latency_us": endpoint.latency(now),
         "latency_at_load_us": endpoint.latency_at_load(now),
+        "first_byte_us": endpoint.first_byte(now),
+        "chunk_gap_us": endpoint.chunk_gap(now),
         "reported_load": reported.load,
         "reported_queue": reported.queue,
         "reported": targets::values_by_name(&endpoint.reported_values(now)),

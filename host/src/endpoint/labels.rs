@@ -25,6 +25,12 @@ impl Labels {
         Self((!labels.is_empty()).then(|| Arc::new(labels)))
     }
 
+    /// All of them, by key.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        let labels = self.0.iter().flat_map(|labels| labels.iter());
+        labels.map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// The value of a label; none if there is no label with this key.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.as_ref()?.get(key).map(String::as_str)
@@ -44,6 +50,8 @@ mod tests {
         assert_eq!(labels.get("canary"), Some(""));
         assert_eq!(labels.get("url"), Some("http://x"));
         assert_eq!((labels.get(""), labels.get("other")), (None, None));
+        let all: Vec<_> = labels.all().collect();
+        assert_eq!(all, [("canary", ""), ("url", "http://x"), ("zone", "b")]);
         let none = Labels::new([], &BTreeMap::new());
         assert_eq!(none, Labels::default());
         assert_ne!(none, Labels::new(["zone:a"], &BTreeMap::new()));
