@@ -61,6 +61,18 @@ impl std::fmt::Debug for LoadedBalancer {
     }
 }
 
+impl LoadedBalancer {
+    /// Whether it may ask about the requests that it chooses for.
+    pub fn asks_about_requests(&self) -> bool {
+        self.reads_facts
+    }
+
+    /// Whether it says what requests weigh.
+    pub fn weighs_requests(&self) -> bool {
+        self.prepared.weighs()
+    }
+}
+
 /// A component that is linked, with the indices of its exports.
 pub(super) struct Prepared {
     pre: InstancePre<Guest>,

@@ -83,6 +83,18 @@ impl Endpoint {
         })
     }
 
+    /// Sets what the requests in flight weigh, and how their bodies stream, to any value, for a
+    /// balancer that is tried out without a gateway. No request that weighs something may count here
+    /// at the same time.
+    pub(crate) fn pretend_work(&self, now: u64, value: u32) {
+        let sums = &self.live.work;
+        sums.cost.store(value.into(), Ordering::Relaxed);
+        sums.unanswered.store(value, Ordering::Relaxed);
+        sums.unanswered_cost.store(value.into(), Ordering::Relaxed);
+        sums.first_byte.observe(now, value);
+        sums.chunk_gap.observe(now, value);
+    }
+
     /// Microseconds from the pick to the first byte of the body, a moving average as of `now`; 0
     /// while nothing is known.
     pub fn first_byte(&self, now: u64) -> u32 {

@@ -1,6 +1,7 @@
 //! `pointsman plugin check`: calls a component as the gateway does, and reports what would go
 //! wrong.
 
+mod asked;
 mod component;
 mod cost;
 mod progress;

@@ -76,13 +76,13 @@ pub(super) fn load(
         }
     };
     let size = plugin.size;
-    let policy = |name: &&String| name.starts_with("pointsman:balancer/policy@");
-    let policy = plugin.exports.iter().find(policy);
+    let own = plugin.exports.iter().map(String::as_str);
+    let own: Vec<&str> = own.filter(|name| name.starts_with("pointsman:")).collect();
     let columns: Vec<Cow<'_, str>> = plugin.columns.iter().map(|column| column.name()).collect();
     let (name, version) = (&plugin.name, &plugin.version);
     let sentences = [
         format!("it is a component of {size} bytes"),
-        format!("it exports {}", policy.map_or("", String::as_str)),
+        format!("it exports {}", own.join(", ")),
         imports(&plugin.imports),
         format!("it is {name} {version}"),
         match columns.as_slice() {

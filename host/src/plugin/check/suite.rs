@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::trial::{Trial, Wrong};
 use super::{Finding, Subject, progress, words};
-use crate::endpoint::{Endpoint, InFlight, LoadReport};
+use crate::endpoint::{Endpoint, InFlight, LoadReport, RequestCost};
 
 /// The outcome of a check without a failure.
 enum Note {
@@ -27,6 +27,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("starvation", starvation),
     ("changes", changes),
     ("hostile", hostile),
+    ("requests", requests),
+    ("work", work),
     ("outcomes", outcomes),
     ("large", large),
     ("repeat", repeat),
@@ -63,7 +65,14 @@ struct Traffic(VecDeque<InFlight>);
 impl Traffic {
     /// Sends one more request, and ends the oldest ones until at most so many are left.
     fn send(&mut self, trial: &mut Trial, to: Arc<Endpoint>, most: usize) {
-        self.0.push_back(InFlight::new(to));
+        let now = trial.now;
+        self.0
+            .push_back(InFlight::new(to).weighing(trial.cost, true, now));
+        // The next part of a response that is half done: the first one answers the request.
+        let half = self.0.len() / 2;
+        if let Some(half_done) = self.0.get_mut(half) {
+            half_done.note_body(|| now);
+        }
         while self.0.len() > most {
             if let Some(done) = self.0.pop_front() {
                 let latency = trial.chance.u64(1_000..50_000);
@@ -74,12 +83,17 @@ impl Traffic {
     }
 }
 
-/// How often each endpoint is picked, for successive requests of which none is tied to a session.
-fn tally(trial: &mut Trial, picks: u64) -> Result<HashMap<u64, u64>, Wrong> {
+/// How often each endpoint is picked, for successive requests of which none is tied to a session
+/// and at most so many are in flight.
+fn tally(trial: &mut Trial, picks: u64, most: usize) -> Result<HashMap<u64, u64>, Wrong> {
     let mut counts = HashMap::new();
+    let mut traffic = Traffic::default();
     for _ in 0..picks {
         if let Some(endpoint) = trial.pick()? {
             *counts.entry(endpoint.id).or_default() += 1;
+            if most > 0 {
+                traffic.send(trial, endpoint, most);
+            }
         }
     }
     refusals(trial)?;
@@ -115,7 +129,7 @@ fn one(subject: &Subject) -> Result<Note, Wrong> {
 
 fn many(subject: &Subject) -> Result<Note, Wrong> {
     let mut trial = Trial::new(subject, &[100; 50])?;
-    trial.sessions = true;
+    (trial.sessions, trial.has_requests) = (true, true);
     let mut traffic = Traffic::default();
     for _ in 0..5000 {
         if let Some(endpoint) = trial.pick()? {
@@ -148,7 +162,12 @@ fn weights(subject: &Subject) -> Result<Note, Wrong> {
     let weights = [100, 200, 300, 400];
     let mut trial = Trial::new(subject, &weights)?;
     let picks = 20_000;
-    let counts = tally(&mut trial, picks)?;
+    // Of an idle fleet, a balancer that weighs work may well use the largest endpoint alone.
+    let in_flight = match subject.plugin.weighs_requests() {
+        true => 100,
+        false => 0,
+    };
+    let counts = tally(&mut trial, picks, in_flight)?;
     let share = |endpoint: &Arc<Endpoint>| {
         counts.get(&endpoint.id).copied().unwrap_or(0) as f64 / picks as f64
     };
@@ -180,7 +199,7 @@ fn weights(subject: &Subject) -> Result<Note, Wrong> {
 fn ties(subject: &Subject) -> Result<Note, Wrong> {
     let mut trial = Trial::new(subject, &[100; 8])?;
     let picks = 8000;
-    let counts = tally(&mut trial, picks)?;
+    let counts = tally(&mut trial, picks, 0)?;
     let most = counts.values().copied().max().unwrap_or(0);
     let mean = picks as f64 / trial.table.len() as f64;
     let ratio = most as f64 / mean;
@@ -246,7 +265,7 @@ fn starvation(subject: &Subject) -> Result<Note, Wrong> {
 /// Endpoints join, leave, and change their positions and weights, with requests in flight.
 fn changes(subject: &Subject) -> Result<Note, Wrong> {
     let mut trial = Trial::new(subject, &[100; 5])?;
-    trial.sessions = true;
+    (trial.sessions, trial.has_requests) = (true, true);
     let picked = churn(&mut trial, 200)?;
     let picks = picked.len();
     Ok(Fine(format!(
@@ -254,8 +273,9 @@ fn changes(subject: &Subject) -> Result<Note, Wrong> {
     )))
 }
 
-/// Changes the table so many times, and returns the ids that are picked in between, 0 for none.
-fn churn(trial: &mut Trial, rounds: u32) -> Result<Vec<u64>, Wrong> {
+/// Changes the table so many times, and returns the ids that are picked in between, 0 for none, and
+/// what the requests weigh.
+fn churn(trial: &mut Trial, rounds: u32) -> Result<Vec<(u64, RequestCost)>, Wrong> {
     let mut traffic = Traffic::default();
     let mut picked = Vec::new();
     let mut next = 1000;
@@ -279,7 +299,8 @@ fn churn(trial: &mut Trial, rounds: u32) -> Result<Vec<u64>, Wrong> {
         trial.tell(table)?;
         for _ in 0..20 {
             let endpoint = trial.pick()?;
-            picked.push(endpoint.as_ref().map_or(0, |endpoint| endpoint.id));
+            let id = endpoint.as_ref().map_or(0, |endpoint| endpoint.id);
+            picked.push((id, trial.cost));
             if let Some(endpoint) = endpoint {
                 traffic.send(trial, endpoint, 30);
             }
@@ -319,13 +340,62 @@ fn hostile(subject: &Subject) -> Result<Note, Wrong> {
                 endpoint.observe_latency(trial.now, value.into(), value);
                 let (load, queue) = (value, value);
                 endpoint.observe_report(trial.now, LoadReport { load, queue });
+                endpoint.pretend_work(trial.now, value);
             }
             trial.pick()?;
         }
     }
     Ok(Fine(
-        "it answers whatever the load says, up to 4294967295 requests and microseconds".into(),
+        "it answers whatever the load says, up to 4294967295 requests, costs and microseconds"
+            .into(),
     ))
+}
+
+/// Requests that balancers ask about: with prompts, long, cut off, no JSON, and without a body.
+fn requests(subject: &Subject) -> Result<Note, Wrong> {
+    if !subject.plugin.asks_about_requests() {
+        return Ok(Fine("it does not ask about requests".into()));
+    }
+    let mut trial = Trial::new(subject, &[100; 5])?;
+    trial.has_requests = true;
+    let mut traffic = Traffic::default();
+    for _ in 0..1000 {
+        if let Some(endpoint) = trial.pick()? {
+            traffic.send(&mut trial, endpoint, 50);
+        }
+    }
+    let fine = || {
+        Fine(
+            "it chooses for requests with prompts, with bodies that are long, cut off or not JSON, and without"
+                .into(),
+        )
+    };
+    Ok(refusals(&trial)?.unwrap_or_else(fine))
+}
+
+/// What requests weigh, some of them with the first byte of the response and some without.
+fn work(subject: &Subject) -> Result<Note, Wrong> {
+    if !subject.plugin.weighs_requests() {
+        return Ok(Fine("it does not say what requests weigh".into()));
+    }
+    let mut trial = Trial::new(subject, &[100; 5])?;
+    trial.has_requests = true;
+    let mut traffic = Traffic::default();
+    let mut costs = Vec::new();
+    for _ in 0..1000 {
+        if let Some(endpoint) = trial.pick()? {
+            costs.push(u64::from(trial.cost.first_byte) + u64::from(trial.cost.rest));
+            traffic.send(&mut trial, endpoint, 50);
+        }
+    }
+    let (least, most) = (costs.iter().min(), costs.iter().max());
+    Ok(match (least, most) {
+        (_, None | Some(0)) => {
+            Odd("it exports work, and says of no request that it weighs anything".into())
+        }
+        (least, Some(most)) if least == Some(most) => Fine(format!("each request weighs {most}")),
+        (least, Some(most)) => Fine(format!("requests weigh {} to {most}", least.unwrap_or(&0))),
+    })
 }
 
 /// Tries that end in every way, with numbers that no gateway has.
@@ -361,7 +431,7 @@ fn large(subject: &Subject) -> Result<Note, Wrong> {
 fn repeat(subject: &Subject) -> Result<Note, Wrong> {
     let run = || {
         let mut trial = Trial::new(subject, &[100, 200, 300])?;
-        trial.sessions = true;
+        (trial.sessions, trial.has_requests) = (true, true);
         churn(&mut trial, 50)
     };
     let (first, second) = (run()?, run()?);
@@ -374,8 +444,8 @@ fn repeat(subject: &Subject) -> Result<Note, Wrong> {
             "two instances that are asked the same choose the same".into(),
         )),
         Some(pick) => Err(Wrong(format!(
-            "two instances that were asked the same chose differently at pick {pick}: \
-             what it chooses must come from its arguments alone"
+            "two instances that were asked the same chose or weighed differently at pick {pick}: \
+             what it says must come from its arguments alone"
         ))),
     }
 }

@@ -71,6 +71,54 @@ fn each_fault_is_reported_by_its_check() {
     }
 }
 
+fn shipped(name: &str) -> Report {
+    let mut shipped = SHIPPED.iter();
+    checked(
+        shipped.find(|one| one.name == name).unwrap().component,
+        "{}",
+    )
+}
+
+/// Costs are released in parts while requests are in flight, and prompts are asked about.
+#[test]
+fn a_balancer_that_weighs_requests_is_tried_with_requests_in_flight() {
+    let report = shipped("token-load");
+    assert_eq!(report.verdict, Verdict::Pass, "{report:?}");
+    for (id, part) in [
+        ("interface", "pointsman:balancer/work@1."),
+        ("weights", "shares follow the weights"),
+        ("requests", "cut off or not JSON"),
+        ("work", "requests weigh "),
+    ] {
+        assert!(sentence(&report, id).contains(part), "{report:?}");
+    }
+    let report = shipped("random");
+    for id in ["requests", "work"] {
+        assert!(sentence(&report, id).contains("does not"), "{report:?}");
+    }
+}
+
+#[test]
+fn a_balancer_that_trusts_bodies_is_found_out() {
+    let report = checked(&guest("trusts-bodies"), "{}");
+    for id in ["many", "changes", "requests", "work", "repeat"] {
+        assert!(those(&report, Verdict::Fail).contains(&id), "{report:?}");
+        assert!(
+            sentence(&report, id).contains("a request has a"),
+            "{report:?}"
+        );
+    }
+    for id in ["one", "weights", "ties", "starvation"] {
+        assert!(!those(&report, Verdict::Fail).contains(&id), "{report:?}");
+    }
+    // It weighs what a header says, and there is none.
+    let report = checked(&guest("weighs"), "{}");
+    assert!(
+        those(&report, Verdict::Warn).contains(&"work"),
+        "{report:?}"
+    );
+}
+
 /// A gateway would quarantine this balancer, whatever the pattern of its expensive picks.
 #[test]
 fn a_balancer_over_cost_fails_and_the_bound_is_named() {

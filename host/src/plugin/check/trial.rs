@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
+use super::asked::Asked;
 use super::{Subject, progress, words};
 use crate::balancer::{Balancer, Choice, ChoiceDetails, PickRequest};
-use crate::endpoint::{EndReason, Endpoint, Labels, TryNotes};
+use crate::endpoint::{EndReason, Endpoint, Labels, RequestCost, TryNotes};
 use crate::named::Named;
 
 /// Seed of the random numbers of each trial.
@@ -42,6 +43,10 @@ pub(super) struct Trial {
     pub(super) statuses: BTreeSet<u16>,
     /// Whether some requests are tied to an endpoint, as by a session.
     pub(super) sessions: bool,
+    /// Whether the balancer can ask about the requests, if it does.
+    pub(super) has_requests: bool,
+    /// What the last request weighs.
+    pub(super) cost: RequestCost,
     /// Whether tries end in every way and with every number, and not just with an answer.
     pub(super) has_hostile_ends: bool,
 }
@@ -63,6 +68,8 @@ impl Trial {
             refused: 0,
             statuses: BTreeSet::new(),
             sessions: false,
+            has_requests: false,
+            cost: RequestCost::NONE,
             has_hostile_ends: false,
         };
         let table = (0..)
@@ -107,7 +114,15 @@ impl Trial {
     pub(super) fn pick(&mut self) -> Result<Option<Arc<Endpoint>>, Wrong> {
         self.now += GAP;
         let request = self.request();
-        self.ask(request)
+        if !self.has_requests || !self.balancer.plugin().asks_about_requests() {
+            return self.ask(request);
+        }
+        let asked = Asked::draw(&mut self.chance);
+        let facts = asked.facts();
+        self.ask(PickRequest {
+            facts: Some(&facts),
+            ..request
+        })
     }
 
     /// The next request: most have a hash or a session, and a few are retries.
@@ -136,13 +151,14 @@ impl Trial {
     pub(super) fn ask(&mut self, request: PickRequest<'_>) -> Result<Option<Arc<Endpoint>>, Wrong> {
         self.picks += 1;
         progress::pick();
-        let claim = |endpoint, details: ChoiceDetails| (endpoint, details.notes);
+        let claim = |endpoint, details: ChoiceDetails| (endpoint, details);
         let choice = self.balancer.place(request, &[], claim);
         let (pick, count) = (self.picks, self.table.len());
         self.fault(|| format!("at pick {pick}, of {count} endpoints"))?;
         Ok(match choice {
-            Choice::Endpoint((endpoint, notes)) => {
-                if let Some(notes) = notes {
+            Choice::Endpoint((endpoint, details)) => {
+                self.cost = details.cost;
+                if let Some(notes) = details.notes {
                     self.end(*notes);
                 }
                 Some(endpoint)
