@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::endpoint::{Outcome, OutcomeObserver};
+use crate::endpoint::{EndReason, Outcome, OutcomeObserver, TryNotes};
 
 /// A canary of this guest, with these bounds.
 fn canary(engine: &Arc<Engine>, name: &str, bounds: Value) -> Arc<RunningCanary> {
@@ -250,6 +250,44 @@ fn columns_of_a_canary_are_observed_while_it_runs() {
     assert!(balancer.wants(Observed::Latency));
     balancer.set_canary(None);
     assert!(!balancer.wants(Observed::Latency));
+}
+
+/// Both are the same balancer, which leaves out an endpoint that has asked it for a pause.
+#[test]
+fn each_version_is_told_of_its_own_tries_alone() {
+    let (_folder, engine) = shared_engine();
+    let balancer = balancer(&engine, "quota", &[1, 1]);
+    let canary = canary(&engine, "quota", json!({"share_percent": 50}));
+    begin(&engine, &balancer, &canary);
+    let place = |entropy| {
+        let placed = balancer.place(request(entropy), &[], |endpoint, details| {
+            (endpoint.id, details.observer.unwrap().side, details.notes)
+        });
+        let Choice::Endpoint((id, side, notes)) = placed else {
+            panic!("no endpoint");
+        };
+        (id, side, notes.unwrap())
+    };
+    let end = |mut notes: Box<TryNotes>, status, pause| {
+        notes.note_status(status, pause);
+        notes.end(EndReason::Complete, 1);
+    };
+    for entropy in 0..100 {
+        match place(entropy) {
+            (1, Side::Canary, notes) => end(notes, 429, Some(3600)),
+            (_, _, notes) => end(notes, 200, None),
+        }
+    }
+    let mut picked = [[0; 2]; 2];
+    for entropy in 100..300 {
+        let (id, side, notes) = place(entropy);
+        picked[side as usize][id as usize - 1] += 1;
+        end(notes, 200, None);
+    }
+    let [stable, [of_first, of_second]] = picked;
+    assert_eq!(of_first, 0, "{picked:?}");
+    assert!(of_second > 50, "{picked:?}");
+    assert!(stable[0].abs_diff(stable[1]) <= 1, "{picked:?}");
 }
 
 #[test]
