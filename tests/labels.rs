@@ -1,8 +1,10 @@
 //! Labels of targets, as balancers see them.
 
+use std::net::{Ipv4Addr, SocketAddr};
+
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, guest, patch_upstream};
+use crate::harness::{Backend, Dns, DnsReply, Gateway, Setup, guest, patch_upstream};
 use crate::record::replayed_bytes;
 
 /// A gateway with a backend in each of these zones, behind `/`.
@@ -62,6 +64,57 @@ fn a_request_stays_in_the_preferred_zone_and_follows_its_labels() {
     let logs = gateway.admin("GET", "/balancers/prequal/logs", &[]);
     let logs = logs.expect(200).text();
     assert_eq!(logs.matches("has the label zone:none").count(), 1, "{logs}");
+}
+
+#[test]
+fn addresses_and_services_of_a_name_have_the_labels_of_its_target() {
+    let dns = Dns::start();
+    let (one, two) = (Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2));
+    let first = Backend::start("first address");
+    let port = first.address.port();
+    let _second = Backend::start_on("second address", SocketAddr::from((two, port)));
+    let services = ["first service", "second service"].map(Backend::start);
+    let records = services
+        .iter()
+        .map(|backend| (1, 10, backend.address.port(), "host.test."));
+    dns.set("a.test", DnsReply::Addresses(vec![one, two], 60));
+    dns.set("_http._tcp.test", DnsReply::Services(records.collect(), 60));
+    dns.set("host.test", DnsReply::Addresses(vec![one], 60));
+    let gateway = Setup::new().arg("--dns-resolver", dns.address).start();
+    gateway.balanced(&[]);
+    for target in [
+        json!({"target": format!("a.test:{port}"), "tags": ["zone:a"]}),
+        json!({"target": "_http._tcp.test:1", "pointsman": {"labels": {"zone": "b"}}}),
+    ] {
+        let made = gateway.admin_json("POST", "/upstreams/u/targets", &target);
+        made.expect(201);
+    }
+    for (zone, backends) in [
+        ("a", ["first address", "second address"]),
+        ("b", ["first service", "second service"]),
+    ] {
+        let settings = json!({"prefer": format!("zone:{zone}")});
+        let fields = json!({"algorithm": "p2c", "pointsman": {"balancer_config": settings}});
+        patch_upstream(&gateway, &fields);
+        // That 60 requests miss one of two is as good as impossible.
+        let picked = (0..60).map(|_| gateway.backend_of("/"));
+        let picked: std::collections::BTreeSet<_> = picked.collect();
+        assert_eq!(picked, backends.map(str::to_owned).into(), "{zone}");
+    }
+    let explained = gateway.admin_json("POST", "/upstreams/u/explain", &json!({}));
+    let explained = explained.expect(200).json();
+    let endpoints = explained["endpoints"].as_array().unwrap().iter();
+    let mut labels: Vec<String> = endpoints.map(|one| one["labels"].to_string()).collect();
+    labels.sort_unstable();
+    let expected = [r#"{"zone":"a"}"#, r#"{"zone":"b"}"#];
+    assert_eq!(labels, [expected[0], expected[0], expected[1], expected[1]]);
+}
+
+/// The README of the example and the documentation say how short it is.
+#[test]
+fn the_example_that_prefers_a_zone_has_at_most_40_lines() {
+    let source = include_str!("../examples/zone-first/src/lib.rs");
+    assert!(source.lines().count() <= 40);
 }
 
 #[test]

@@ -11,7 +11,7 @@ guest_sdk::settings! {
 #[derive(Default)]
 struct ZoneFirst {
     zone: String,
-    positions: Vec<usize>,
+    near: Vec<usize>,
 }
 
 impl Balancer for ZoneFirst {
@@ -24,15 +24,13 @@ impl Balancer for ZoneFirst {
 
     fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         let is_near = |at: &usize| endpoints.label(*at, "zone").as_ref() == Some(&self.zone);
-        self.positions = (0..endpoints.len()).filter(is_near).collect();
-        if self.positions.is_empty() {
-            self.positions = (0..endpoints.len()).collect();
-        }
+        self.near = (0..endpoints.len()).filter(is_near).collect();
     }
 
-    fn pick(&mut self, request: &Request, _: &Endpoints) -> Option<usize> {
-        let drawn = Entropy::of(request).below(self.positions.len());
-        self.positions.get(drawn).copied()
+    fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize> {
+        let mut entropy = Entropy::of(request);
+        let near = self.near.get(entropy.below(self.near.len())).copied();
+        Some(near.unwrap_or_else(|| entropy.below(endpoints.len())))
     }
 }
 
