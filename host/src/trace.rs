@@ -35,6 +35,7 @@ pub struct Header {
     pub gateway: String,
     /// Whether the balancer asks about requests. If the trace does not have the answers, a replay
     /// may choose differently.
+    #[serde(default)]
     pub reads_facts: bool,
     /// Whether the trace has the questions about requests and their answers.
     #[serde(default)]

@@ -1,5 +1,8 @@
 //! Decodes a trace.
 
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
 use thiserror::Error;
 
 use super::{
@@ -9,6 +12,9 @@ use super::{
 
 /// Most endpoints of a table, and most values of a pick, that are accepted as valid.
 const MAX_ITEMS: u64 = 1 << 24;
+
+/// The field of the header that all traces have but the oldest.
+const READS_FACTS: &str = "reads_facts";
 
 /// Why a trace cannot be read.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -73,8 +79,13 @@ impl<'a> Reader<'a> {
         };
         let header = reader.part()?;
         reader.component = reader.part()?;
-        reader.saved = reader.part()?;
-        reader.header = serde_json::from_slice(header).map_err(|_| Error::Damaged(MAGIC.len()))?;
+        let damaged = |_| Error::Damaged(MAGIC.len());
+        let named: BTreeMap<&str, IgnoredAny> = serde_json::from_slice(header).map_err(damaged)?;
+        // Before version 1.2 of the contract there was neither state nor a question about requests.
+        if named.contains_key(READS_FACTS) {
+            reader.saved = reader.part()?;
+        }
+        reader.header = serde_json::from_slice(header).map_err(damaged)?;
         // A trace of 1.4 can be with or without facts, and its header says it.
         reader.header.facts = facts || (contract_1_4 && reader.header.facts);
         reader.header.contract_1_4 = contract_1_4;

@@ -221,6 +221,28 @@ fn an_invalid_trace_is_refused_and_a_cut_one_says_where() {
     assert_eq!(read(&bytes).unwrap().len(), 1);
 }
 
+/// Before version 1.2 of the contract, a trace had no state, and its header did not say whether the
+/// balancer asks about requests.
+#[test]
+fn a_trace_of_before_there_was_state_is_read() {
+    let header = br#"{"upstream":"u","balancer":"b","digest":"d","config":"{}","started":1.5,"gateway":"0.1.0"}"#;
+    let mut trace = b"PMTRACE1".to_vec();
+    trace.push(header.len() as u8);
+    trace.extend(header);
+    trace.extend(b"\x04wasm");
+    // A table of one endpoint with the id 7 and the weight 2, without answers about load.
+    trace.extend([2, 1, 7, 0, 0, 0, 0, 0, 0, 0, 2, 0]);
+    let mut reader = Reader::new(&trace).unwrap();
+    assert_eq!((reader.component, reader.saved), (&b"wasm"[..], &[][..]));
+    assert!(!reader.header.reads_facts && !reader.header.facts);
+    let event = reader.event().unwrap();
+    assert!(
+        matches!(&event, Some(Event::Table { fresh: true, rows, .. }) if rows[..] == [Row { id: 7, weight: 2 }]),
+        "{event:?}"
+    );
+    assert_eq!(reader.event(), Ok(None));
+}
+
 #[test]
 fn a_trace_has_facts_of_endpoints_only_if_its_version_says_so() {
     let facts = [EndpointFact {
