@@ -48,7 +48,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-pub(crate) use check::tag as check_tag;
+pub(crate) use check::{tag as check_tag, uuid};
 pub use declaration::{Declaration, Endpoints, IdOrder, ListOrder};
 pub use entity_check::{EntityCheck, Match, Rule};
 pub use expiry::Expiry;

@@ -21,7 +21,7 @@ use crate::config::{self, RouterFlavor};
 use crate::declarative::{
     self, ChangeKind, CheckContext, Components, Configuration, Difference, Entity, Mistakes, Text,
 };
-use crate::entity::{Kind, Row};
+use crate::entity::{Kind, Row, uuid};
 use crate::pattern::PatternMemory;
 use crate::store::{self, Revision, Store, Stored, Write};
 pub(crate) use refused::Refused;
@@ -64,7 +64,7 @@ pub(crate) struct Imported {
 
 impl CheckContext for Importer {
     fn find(&self, kind: Kind, named: &str) -> Option<Uuid> {
-        if let Ok(id) = Uuid::try_parse(named) {
+        if let Some(id) = uuid(named) {
             return self.row(kind, id).map(|row| id_of(&row));
         }
         let key = kind.declaration().endpoint_key?;

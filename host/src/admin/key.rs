@@ -1,10 +1,9 @@
 //! How a path names a row.
 
 use uuid::Uuid;
-use uuid::fmt::Hyphenated;
 
 use super::error::Error;
-use crate::entity::{Declaration, Kind, Row};
+use crate::entity::{Declaration, Kind, Row, uuid};
 
 /// How a path identifies a row.
 pub(super) enum Key {
@@ -38,7 +37,7 @@ impl Key {
         field: Option<&'static str>,
         text: &str,
     ) -> Result<Self, Error> {
-        if let Some(id) = Self::id(text) {
+        if let Some(id) = uuid(text) {
             return Ok(Self::Id(id));
         }
         let Some(field) = field else {
@@ -47,13 +46,6 @@ impl Key {
         let checked = declaration.check_key(field, text);
         checked.map_err(|message| Error::unique_key(field, message))?;
         Ok(Self::Name(field, declaration.stored_form(field, text)))
-    }
-
-    /// Reads an id: only in the form with hyphens, recognised by its length. 32 hexadecimal digits
-    /// are an ordinary name.
-    pub(super) fn id(text: &str) -> Option<Uuid> {
-        let id = Uuid::try_parse(text).ok();
-        id.filter(|_| text.len() == Hyphenated::LENGTH)
     }
 
     pub(super) fn missing(&self) -> Error {

@@ -7,9 +7,8 @@ use axum::response::IntoResponse;
 use http::Method;
 
 use super::error::Error;
-use super::key::Key;
 use super::{Admin, ApiEndpoint};
-use crate::entity::Kind;
+use crate::entity::{Kind, uuid};
 
 /// The endpoints of an entity with their writes refused, if there is no database.
 pub(super) fn endpoints(
@@ -48,7 +47,7 @@ fn refusal(kind: Kind, is_item: bool, allowed: &str, request: &Request) -> Optio
         .any(|known| known == method.as_str())
         .then(|| {
             let last = request.uri().path().rsplit('/').next().unwrap_or_default();
-            let by_name = is_item && Key::id(last).is_none();
+            let by_name = is_item && uuid(last).is_none();
             let key = kind.declaration().endpoint_key.filter(|_| by_name);
             Error::no_database(verb, kind, key)
         })

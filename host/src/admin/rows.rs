@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::error::Error;
 use super::key::Key;
 use super::{Admin, hooks};
-use crate::entity::{Kind, Reference, Row};
+use crate::entity::{Kind, Reference, Row, uuid};
 use crate::store::{self, Stored};
 
 /// How often a change is tried again because another change came between its read and its write.
@@ -59,7 +59,7 @@ pub(super) fn check_unnamed(admin: &Admin, kind: Kind, key: &Key) -> Result<(), 
 /// No row has this name, or none can have it.
 pub(super) fn key_of(admin: &Admin, kind: Kind, text: &str) -> Result<Key, Error> {
     match &hooks(kind).alias {
-        Some(alias) if Key::id(text).is_none() => {
+        Some(alias) if uuid(text).is_none() => {
             let id = (alias.find)(admin, text)?;
             Ok(Key::Id(id.ok_or_else(alias.absent)?))
         }

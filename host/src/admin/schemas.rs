@@ -7,10 +7,10 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use http::StatusCode;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::arguments::Path;
 use super::error::Error;
+use super::writes::given_id;
 use super::{ApiEndpoint, ApiResult, BODY_LIMIT, decode};
 use crate::entity::kongs_own::schema_only;
 use crate::entity::{Kind, Subschema};
@@ -86,12 +86,7 @@ fn none_named(what: &str, name: &str) -> Error {
 /// compared with no other row.
 async fn validate(kind: Kind, request: Request) -> ApiResult {
     let input = decode::entity(kind, None, request, BODY_LIMIT).await?;
-    let id = match input.get("id") {
-        None | Some(Value::Null) => Uuid::nil(),
-        Some(id) => (id.as_str())
-            .and_then(|id| Uuid::try_parse(id).ok())
-            .ok_or_else(|| Error::field("id", "expected a valid UUID"))?,
-    };
+    let id = given_id(&input)?.unwrap_or_default();
     kind.declaration().create(id, input)?;
     let message = json!({ "message": "schema validation successful" });
     Ok(Json(message).into_response())

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::key::Key;
 use super::rows::{TRIES, conflict, id_of, look_up, shown, to_delete};
 use super::{Admin, ApiResult, bounds, changes, expired, hooks};
-use crate::entity::{IdOrder, Kind, ReferenceBy, Row, Shape};
+use crate::entity::{IdOrder, Kind, ReferenceBy, Row, Shape, uuid};
 use crate::store::{self, Revision, Stored, Write};
 
 /// A row that was just written, as its client is shown it.
@@ -34,15 +34,21 @@ fn shown_first(
     Ok(row)
 }
 
+/// The id that an input gives to its row, if it gives one.
+pub(super) fn given_id(input: &Row) -> Result<Option<Uuid>, Error> {
+    match input.get("id") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(id)) => match uuid(id) {
+            Some(id) => Ok(Some(id)),
+            None => Err(Error::field("id", "expected a valid UUID")),
+        },
+        Some(_) => Err(Error::field("id", "expected a string")),
+    }
+}
+
 /// The id and the write for a new row.
 pub(super) fn insert(admin: &Admin, kind: Kind, mut input: Row) -> Result<(Uuid, Write), Error> {
-    let id = match input.get("id") {
-        None | Some(Value::Null) => new_id(kind),
-        Some(id) => id
-            .as_str()
-            .and_then(|id| Uuid::try_parse(id).ok())
-            .ok_or_else(|| Error::field("id", "expected a valid UUID"))?,
-    };
+    let id = given_id(&input)?.unwrap_or_else(|| new_id(kind));
     resolve(admin, kind, &mut input)?;
     (hooks(kind).before_insert)(&input)?;
     let row = kind.declaration().create(id, input)?;
@@ -90,7 +96,7 @@ pub(super) fn put_key(
     input: &mut Row,
 ) -> Result<Key, Error> {
     match &hooks(kind).alias {
-        Some(alias) if Key::id(text).is_none() => {
+        Some(alias) if uuid(text).is_none() => {
             let found = (alias.find)(admin, text)?;
             (alias.put)(input, text);
             Ok(Key::Id(found.unwrap_or_else(|| new_id(kind))))

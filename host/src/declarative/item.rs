@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::configuration::DocumentPath;
 use super::syntax::Step;
-use crate::entity::{Kind, Reference, ReferenceBy, Row};
+use crate::entity::{Kind, Reference, ReferenceBy, Row, uuid};
 
 /// The kinds that a document has lists of. Balancers have fields of their own there, and a rollout is
 /// not a part of the configuration.
@@ -72,7 +72,7 @@ impl Item {
 
     /// The id that the document has, if it is one.
     pub(super) fn given_id(&self) -> Option<Uuid> {
-        self.text("id").and_then(|id| Uuid::try_parse(id).ok())
+        self.text("id").and_then(uuid)
     }
 }
 

@@ -17,7 +17,7 @@ use super::syntax::{Step, Text};
 use super::workspaces;
 use crate::entity::{
     Kind, Reference, ReferenceBy, Row, Shape, UniqueKey, Violation, did_you_mean, key_hash,
-    nearest_name,
+    nearest_name, uuid,
 };
 
 /// Most fields of an entity for which a hint is looked for among the lists inside it.
@@ -325,7 +325,7 @@ impl Reading<'_> {
                 let Some(text) = key.get("id").or(name).and_then(Value::as_str) else {
                     return;
                 };
-                let by_id = Uuid::try_parse(text).is_ok() || !key.contains_key("id");
+                let by_id = uuid(text).is_some() || !key.contains_key("id");
                 if !by_id {
                     return;
                 }
@@ -350,7 +350,7 @@ impl Reading<'_> {
 
     /// The id of the entity that a text names.
     fn find(&self, kind: Kind, text: &str) -> Option<Uuid> {
-        let by_id = Uuid::try_parse(text).ok();
+        let by_id = uuid(text);
         let by_id = by_id.and_then(|id| self.index.ids.get(&(kind, id)));
         let name = || self.index.names.get(&(kind, text.to_owned()));
         let inside = by_id.or_else(name).map(|place| self.items[*place].id);

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use serde_json::Value;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::authority::{Host, ip, parse_port, split_port, written_out};
 use crate::endpoint_address::unix_path;
@@ -11,6 +13,13 @@ use crate::tls::{self, Authorities};
 
 /// Port of a target that is given without one. Source: Kong.
 pub const DEFAULT_PORT: u16 = 8000;
+
+/// An id as texts have it: only in the form with hyphens, recognised by its length. 32 hexadecimal
+/// digits are an ordinary text. Source: Kong.
+pub(crate) fn uuid(text: &str) -> Option<Uuid> {
+    let id = Uuid::try_parse(text).ok();
+    id.filter(|_| text.len() == Hyphenated::LENGTH)
+}
 
 /// `name` of most entities.
 pub(super) fn name(text: &str) -> Result<(), String> {

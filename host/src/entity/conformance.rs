@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use uuid::Uuid;
 
+use super::check::uuid;
 use super::entity_check::{EntityCheck, Match, value_at};
 use super::field::{Check, Field, Preset, Shape, field_at};
 use super::violations::{UNKNOWN_FIELD, Violations};
@@ -45,8 +45,8 @@ pub(super) fn check(field: &Field, value: &Value) -> Result<(), Value> {
             }
         }
         Shape::Uuid | Shape::Id => {
-            let uuid = value.as_str().and_then(|text| Uuid::try_parse(text).ok());
-            uuid.ok_or("expected a valid UUID")?;
+            let text = value.as_str().ok_or("expected a string")?;
+            uuid(text).ok_or("expected a valid UUID")?;
         }
         Shape::Integer => {
             // A whole number beyond the bounds of `i64` is refused as well.
@@ -129,8 +129,9 @@ fn check_reference(to: Kind, value: &Value) -> Result<(), Value> {
     let message = match key.get("id") {
         None => "missing primary key",
         Some(Value::Null) => "required field missing",
-        Some(id) if id.as_str().is_some_and(|id| Uuid::try_parse(id).is_ok()) => return Ok(()),
-        Some(_) => "expected a valid UUID",
+        Some(Value::String(id)) if uuid(id).is_some() => return Ok(()),
+        Some(Value::String(_)) => "expected a valid UUID",
+        Some(_) => "expected a string",
     };
     let fields = to.declaration().fields;
     let mut wrong = Row::new();

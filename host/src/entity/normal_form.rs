@@ -1,9 +1,9 @@
 //! One form for values that can be written in several ways.
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::Row;
+use super::check::uuid;
 use super::field::{Field, Shape};
 
 /// References to the same row have the same value, however the id was written.
@@ -12,7 +12,7 @@ pub(super) fn one_form_of_references(fields: &[Field], row: &mut Row) {
         if let Shape::Reference(_) = field.shape
             && let Some(key) = row.get_mut(field.name)
             && let Some(id) = key.get("id").and_then(Value::as_str)
-            && let Ok(id) = Uuid::try_parse(id)
+            && let Some(id) = uuid(id)
         {
             *key = json!({ "id": id });
         }
