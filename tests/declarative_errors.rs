@@ -8,7 +8,7 @@ use crate::harness::{Gateway, Reply, Setup};
 const ID: &str = "11111111-1111-4111-8111-111111111111";
 const OTHER: &str = "22222222-2222-4222-8222-222222222222";
 
-fn start() -> Gateway {
+pub(crate) fn start() -> Gateway {
     Setup::new().arg("--database", "off").start()
 }
 
@@ -19,7 +19,7 @@ fn post_as(gateway: &Gateway, query: &str, content_type: &str, body: &str) -> Re
 }
 
 /// What is answered to a document with these lists, with `flatten_errors`.
-fn flattened(gateway: &Gateway, mut document: Value) -> Value {
+pub(crate) fn flattened(gateway: &Gateway, mut document: Value) -> Value {
     let top = document.as_object_mut().unwrap();
     top.entry("_format_version").or_insert(json!("3.0"));
     let path = "/config?flatten_errors=1";
@@ -31,7 +31,7 @@ fn flattened(gateway: &Gateway, mut document: Value) -> Value {
 }
 
 /// The items, in the order of their types and names.
-fn items(refused: &Value) -> Vec<Value> {
+pub(crate) fn items(refused: &Value) -> Vec<Value> {
     let mut items = refused["flattened_errors"].as_array().unwrap().clone();
     items.sort_by_key(|item| format!("{} {}", item["entity_type"], item["entity"]));
     items
@@ -45,7 +45,7 @@ fn item(refused: &Value) -> Value {
     items[0].clone()
 }
 
-fn field(field: &str, message: &str) -> Value {
+pub(crate) fn field(field: &str, message: &str) -> Value {
     json!({ "type": "field", "field": field, "message": message })
 }
 
@@ -443,11 +443,16 @@ fn references_inside_an_entity_are_ids_or_nothing() {
     let gateway = start();
     let route = |service: Value| {
         let route = json!({ "name": "r", "paths": [1], "service": service });
-        item(&flattened(&gateway, json!({ "routes": [route] })))["entity"].clone()
+        items(&flattened(&gateway, json!({ "routes": [route] })))
     };
     let by_id = route(json!({ "id": OTHER, "name": "more" }));
-    assert_eq!(by_id["service"], json!({ "id": OTHER }));
-    assert_eq!(route(json!({ "id": "x" })).get("service"), None);
+    assert_eq!(by_id[0]["entity"]["service"], json!({ "id": OTHER }));
+    // What is wrong with the other entity is told as its own.
+    let [route, service] = &*route(json!({ "id": "x" })) else {
+        panic!("not two items");
+    };
+    assert_eq!(route["entity"].get("service"), None);
+    assert_eq!(service["entity_type"], "service");
 }
 
 #[test]

@@ -56,6 +56,7 @@ mod deck;
 mod declarative;
 mod declarative_errors;
 mod declarative_ids;
+mod declarative_inline;
 mod declarative_tags;
 mod dns;
 mod dns_first_answers;

@@ -192,7 +192,7 @@ impl Mistakes {
 
     /// The errors as a list by entity, and those that belong to none in the shape of the document.
     pub(crate) fn flattened(&self) -> (Vec<Value>, Value) {
-        let list = self.items.values().map(Wrong::flattened);
+        let list = self.items.values().flat_map(Wrong::flattened);
         (list.collect(), self.shaped(std::iter::empty()))
     }
 

@@ -9,7 +9,7 @@ use super::super::configuration::{DocumentPath, Entity};
 use super::super::item::Item;
 use super::super::syntax::Step;
 use super::dotted;
-use crate::entity::{Kind, Row, Shape};
+use crate::entity::{Kind, Row, Shape, uuid};
 
 /// What is wrong with an entity.
 #[derive(Debug, Default)]
@@ -18,6 +18,8 @@ pub(super) struct Wrong {
     pub(super) kind: Option<Kind>,
     /// What the document has, with references as ids.
     pub(super) entity: Row,
+    /// Objects in fields that refer to another entity, by field, with the kind of that entity.
+    referred: BTreeMap<&'static str, (Kind, Row)>,
     /// Messages by field, in Kong's form.
     pub(super) fields: Row,
     /// For a field that does not exist, by its name with those around it: the one that is probably
@@ -43,6 +45,7 @@ impl Wrong {
         Self {
             kind: Some(kind),
             entity: shown(kind, input, &place),
+            referred: referred(kind, input),
             path: place.path,
             ..Self::default()
         }
@@ -58,45 +61,67 @@ impl Wrong {
         self.messages.push(message);
     }
 
-    /// The item of `flattened_errors`.
-    pub(super) fn flattened(&self) -> Value {
-        let kind = self.kind.map_or("", Kind::name);
-        // The singular of Kong is the name of the collection without its last letter.
-        let kind = kind.strip_suffix('s').unwrap_or(kind);
-        let mut item = Row::from_iter([("entity_type".to_owned(), kind.into())]);
-        let text = |field| self.entity.get(field).and_then(Value::as_str);
-        if let Some(id) = text("id").filter(|id| Uuid::try_parse(id).is_ok()) {
-            item.insert("entity_id".into(), id.into());
-        }
-        if let Some(name) = text("name").filter(|name| !name.is_empty()) {
-            item.insert("entity_name".into(), name.into());
-        }
-        if let Some(tags) = self.entity.get("tags").and_then(Value::as_array)
-            && tags.iter().all(Value::is_string)
-        {
-            item.insert("entity_tags".into(), tags.clone().into());
-        }
-        item.insert("entity".into(), self.entity.clone().into());
-        let about = |message: &Value| json!({ "type": "entity", "message": message });
-        let mut errors: Vec<Value> = Vec::new();
-        errors.extend(
-            self.messages
-                .iter()
-                .map(|message| about(&message.as_str().into())),
-        );
-        let mut leaves = Vec::new();
-        collect(&self.fields, &mut Vec::new(), &mut leaves);
-        for (field, message) in leaves {
-            if field.first() == Some(&Step::Name(ENTITY.into())) {
-                errors.push(about(&message.into()));
-                continue;
+    /// The items of `flattened_errors`. What is wrong inside a field that refers to another entity is
+    /// told as a mistake of that entity. Source: Kong.
+    pub(super) fn flattened(&self) -> Vec<Value> {
+        let mut fields = self.fields.clone();
+        let mut items = Vec::new();
+        for (field, (kind, entity)) in &self.referred {
+            match fields.shift_remove(*field) {
+                Some(Value::Object(wrong)) => {
+                    items.push(flattened(Some(*kind), entity, &[], &wrong));
+                }
+                Some(message) => {
+                    fields.insert((*field).into(), message);
+                }
+                None => {}
             }
-            let field = dotted(&field);
-            errors.push(json!({ "type": "field", "field": field, "message": message }));
         }
-        item.insert("errors".into(), errors.into());
-        item.into()
+        if !fields.is_empty() || !self.messages.is_empty() {
+            items.push(flattened(self.kind, &self.entity, &self.messages, &fields));
+        }
+        items
     }
+}
+
+/// An item of `flattened_errors`: an entity, messages about it as a whole, and messages by field.
+fn flattened(kind: Option<Kind>, entity: &Row, messages: &[String], fields: &Row) -> Value {
+    let kind = kind.map_or("", Kind::name);
+    // The singular of Kong is the name of the collection without its last letter.
+    let kind = kind.strip_suffix('s').unwrap_or(kind);
+    let mut item = Row::from_iter([("entity_type".to_owned(), kind.into())]);
+    let text = |field| entity.get(field).and_then(Value::as_str);
+    if let Some(id) = text("id").filter(|id| uuid(id).is_some()) {
+        item.insert("entity_id".into(), id.into());
+    }
+    if let Some(name) = text("name").filter(|name| !name.is_empty()) {
+        item.insert("entity_name".into(), name.into());
+    }
+    if let Some(tags) = entity.get("tags").and_then(Value::as_array)
+        && tags.iter().all(Value::is_string)
+    {
+        item.insert("entity_tags".into(), tags.clone().into());
+    }
+    item.insert("entity".into(), entity.clone().into());
+    let about = |message: &Value| json!({ "type": "entity", "message": message });
+    let mut errors: Vec<Value> = Vec::new();
+    errors.extend(
+        messages
+            .iter()
+            .map(|message| about(&message.as_str().into())),
+    );
+    let mut leaves = Vec::new();
+    collect(fields, &mut Vec::new(), &mut leaves);
+    for (field, message) in leaves {
+        if field.first() == Some(&Step::Name(ENTITY.into())) {
+            errors.push(about(&message.into()));
+            continue;
+        }
+        let field = dotted(&field);
+        errors.push(json!({ "type": "field", "field": field, "message": message }));
+    }
+    item.insert("errors".into(), errors.into());
+    item.into()
 }
 
 /// Flattens messages by field: each with the steps to it from the entity.
@@ -123,6 +148,18 @@ fn collect_value(message: &Value, around: &mut Vec<Step>, found: &mut Vec<(Vec<S
     }
 }
 
+/// The objects in the fields that refer to other entities.
+fn referred(kind: Kind, input: &Row) -> BTreeMap<&'static str, (Kind, Row)> {
+    let fields = kind.declaration().fields.iter();
+    let referred = fields.filter_map(|field| match (field.shape, input.get(field.name)) {
+        (Shape::Reference(to), Some(Value::Object(entity))) => {
+            Some((field.name, (to, entity.clone())))
+        }
+        _ => None,
+    });
+    referred.collect()
+}
+
 /// An entity as an error shows it: references as ids, or not at all.
 fn shown(kind: Kind, input: &Row, place: &DocumentPath) -> Row {
     let mut entity = input.clone();
@@ -131,9 +168,7 @@ fn shown(kind: Kind, input: &Row, place: &DocumentPath) -> Row {
             (field.shape, entity.get(field.name))
         {
             let id = key.get("id").and_then(Value::as_str);
-            let id = id
-                .filter(|id| Uuid::try_parse(id).is_ok())
-                .map(str::to_owned);
+            let id = id.filter(|id| uuid(id).is_some()).map(str::to_owned);
             match id {
                 Some(id) => entity.insert(field.name.into(), json!({ "id": id })),
                 None => entity.shift_remove(field.name),
