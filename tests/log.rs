@@ -65,6 +65,12 @@ fn every_change_is_logged_in_one_line() {
         .admin("PUT", "/services/t", &[("host", "j")])
         .expect(200);
     gateway.admin("DELETE", "/services/s", &[]).expect(204);
+    let cache = [("name", "proxy-cache"), ("config.strategy", "memory")];
+    let cache = gateway.admin("POST", "/plugins", &cache).expect(201).json();
+    let path = format!("/plugins/{}", cache["id"].as_str().unwrap());
+    let longer = [("config.cache_ttl", "60")];
+    gateway.admin("PATCH", &path, &longer).expect(200);
+    gateway.admin("DELETE", "/proxy-cache", &[]).expect(204);
     let target = backend.address.to_string();
     let path = format!("/upstreams/u/targets/{target}");
     gateway
@@ -109,10 +115,13 @@ fn every_change_is_logged_in_one_line() {
     };
     let s = format!("service \"s\" ({id})");
     let t = format!("target {target:?} (");
-    let expected: [&[&str]; 14] = [
+    let expected: [&[&str]; 17] = [
         &[&s, "created"],
-        &[&s, "updated"],
-        &[&s, "replaced"],
+        &[&s, "updated: host"],
+        &[&s, "replaced: host"],
+        &[": plugin \"proxy-cache\" (", "created"],
+        &[": plugin \"proxy-cache\" (", "updated: config.cache_ttl"],
+        &[": all responses of proxy-cache removed"],
         &["service \"t\" (", "created"],
         &[&s, "deleted"],
         &[": upstream \"u\" (", "created"],

@@ -15,6 +15,12 @@ use crate::entity::{Kind, Row};
 /// How many changes are kept.
 const MAX_CHANGES: usize = 20;
 
+/// How many fields the log names of one change.
+const MAX_FIELDS: usize = 20;
+
+/// Fields that every write sets.
+const TIMES: [&str; 2] = ["created_at", "updated_at"];
+
 /// The last changes by this gateway, the oldest first. They are lost with the process; the log has
 /// all of them.
 static RECENT: Mutex<VecDeque<Value>> = Mutex::new(VecDeque::new());
@@ -47,16 +53,60 @@ fn keep(text: &str) {
 /// Logs what was done to an entity, such as "created".
 pub(super) fn log(admin: &Admin, kind: Kind, row: &Row, done: &str) {
     let of = owner_of(admin, kind, row);
-    let text = format!("{}{of} {done}", described(kind, row));
+    log_text(&format!("{}{of} {done}", described(kind, row)));
+}
+
+/// As [`log`], for an entity that was there before: with the fields that have other values now. The
+/// values are left out, since they may be secrets.
+pub(super) fn log_change(admin: &Admin, kind: Kind, before: &Row, after: &Row, done: &str) {
+    let fields = changed(before, after);
+    match fields.is_empty() {
+        true => log(admin, kind, after, done),
+        false => log(admin, kind, after, &format!("{done}: {fields}")),
+    }
+}
+
+/// Logs a change that is not of an entity.
+pub(super) fn log_text(text: &str) {
     tracing::info!("{text}");
-    keep(&text);
+    keep(text);
 }
 
 /// As [`log`], for a row of which only the id is known.
 pub(super) fn log_id(kind: Kind, id: Uuid, done: &str) {
-    let text = format!("{} {id} {done}", kind.declaration().singular);
-    tracing::info!("{text}");
-    keep(&text);
+    log_text(&format!("{} {id} {done}", kind.declaration().singular));
+}
+
+/// The fields that differ, those inside records by their paths, such as `config.minute`.
+fn changed(before: &Row, after: &Row) -> String {
+    let mut fields = Vec::new();
+    collect_changed("", before, after, &mut fields);
+    fields.retain(|field| !TIMES.contains(&&**field));
+    let more = fields.len().saturating_sub(MAX_FIELDS);
+    fields.truncate(MAX_FIELDS);
+    if more > 0 {
+        fields.push(format!("and {more} more"));
+    }
+    fields.join(", ")
+}
+
+fn collect_changed(above: &str, before: &Row, after: &Row, found: &mut Vec<String>) {
+    let absent = before.keys().filter(|name| !after.contains_key(*name));
+    for name in after.keys().chain(absent) {
+        // Clients name the entries of maps: no name can look like another line of the log.
+        let path = format!("{above}{}", name.escape_debug());
+        match (before.get(name), after.get(name)) {
+            (Some(Value::Object(before)), Some(Value::Object(after))) => {
+                collect_changed(&format!("{path}."), before, after, found);
+            }
+            (before, after) => {
+                let [before, after] = [before, after].map(|value| value.unwrap_or(&Value::Null));
+                if before != after {
+                    found.push(path);
+                }
+            }
+        }
+    }
 }
 
 /// An entity by its kind, name and id, as the log names it.
@@ -64,7 +114,10 @@ pub(super) fn described(kind: Kind, row: &Row) -> String {
     let singular = kind.declaration().singular;
     let id = id_of(row);
     // Quoted with escapes, so that no name can look like another line of the log.
-    match name_of(kind, row) {
+    // A plugin without a name of its own is told by what it is.
+    let plugin = row.get("name").filter(|_| kind == Kind::Plugin);
+    let name = name_of(kind, row).or(plugin.and_then(Value::as_str));
+    match name {
         Some(name) => format!("{singular} {name:?} ({id})"),
         None => format!("{singular} {id}"),
     }
@@ -90,4 +143,36 @@ fn owner_of(admin: &Admin, kind: Kind, row: &Row) -> String {
     let owner = id.and_then(|id| admin.store.get(reference.to, id_of(id)).ok().flatten());
     let owner = owner.map(|stored| format!(" of {}", described(reference.to, &stored.row)));
     owner.unwrap_or_default()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+mod tests {
+    use super::*;
+
+    fn row(value: Value) -> Row {
+        value.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn a_change_names_the_fields_that_differ_and_not_their_values() {
+        let before = row(json!({
+            "id": "1", "created_at": 1, "updated_at": 1, "password": "old", "tags": null,
+            "config": { "minute": 5, "redis": { "host": null, "port": 6379 }, "headers": { "a": "b" } },
+        }));
+        let after = row(json!({
+            "id": "1", "created_at": 2, "updated_at": 2, "password": "new", "tags": ["t"],
+            "config": {
+                "minute": 5, "redis": { "host": "h", "port": 6379 }, "headers": { "x\ny": "b" },
+            },
+        }));
+        assert_eq!(
+            changed(&before, &after),
+            "password, tags, config.redis.host, config.headers.x\\ny, config.headers.a"
+        );
+        assert_eq!(changed(&before, &before), "");
+        let many: Row = (0..25).map(|n| (format!("f{n}"), json!(n))).collect();
+        let told = changed(&Row::new(), &many);
+        assert!(told.ends_with("f19, and 5 more"), "{told}");
+    }
 }

@@ -248,7 +248,7 @@ fn referred(kind: Kind, reference: &'static Reference) -> MethodRouter<Admin> {
                     };
                     write_with_companions(&admin, vec![write, link]).await?;
                     changes::log_id(to, id, "created");
-                    changes::log(&admin, kind, &row.row, "updated");
+                    changes::log(&admin, kind, &row.row, &format!("updated: {field}"));
                     answer(&admin, to, admin.store.get(to, id)?, &Conditions::default())
                 }
             }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::arguments::Path;
 use super::error::Error;
 use super::rows::find;
-use super::{Admin, ApiEndpoint, ApiResult};
+use super::{Admin, ApiEndpoint, ApiResult, changes};
 use crate::clock;
 use crate::entity::Kind;
 use crate::policy::proxy_cache::{Key, Stored};
@@ -37,6 +37,7 @@ pub(super) fn endpoints() -> [ApiEndpoint; 3] {
 
 async fn clear(State(admin): State<Admin>) -> StatusCode {
     admin.resources.proxy_cache.clear();
+    changes::log_text("all responses of proxy-cache removed");
     StatusCode::NO_CONTENT
 }
 
@@ -57,7 +58,10 @@ async fn show(State(admin): State<Admin>, Path(key): Path<String>) -> ApiResult 
 
 async fn remove(State(admin): State<Admin>, Path(key): Path<String>) -> ApiResult {
     match Key::parse(&key) {
-        Some(key) if admin.resources.proxy_cache.remove(&key) => {
+        Some(parsed) if admin.resources.proxy_cache.remove(&parsed) => {
+            changes::log_text(&format!(
+                "responses of proxy-cache with the key {key:?} removed"
+            ));
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         _ => Err(Error::not_found()),

@@ -144,11 +144,12 @@ pub(super) async fn replace(
         }
         let row = kind.declaration().create(id, input)?;
         let done = if is_new { "created" } else { "replaced" };
-        let old = old.map(|stored| stored.revision);
-        let write = Write::put(kind, id, row.clone(), None, old);
+        let expected = old.as_ref().map(|stored| stored.revision);
+        let write = Write::put(kind, id, row.clone(), None, expected);
         match write_if_unchanged(admin, write).await {
             Ok(Some(revision)) => {
-                changes::log(admin, kind, &row, done);
+                let before = old.as_ref().map_or(&row, |stored| &stored.row);
+                changes::log_change(admin, kind, before, &row, done);
                 let row = Json(shown_first(admin, kind, row, shown_once)?).into_response();
                 return Ok(EntityTag::of(admin, kind, id, revision)?.on(row));
             }
@@ -200,7 +201,7 @@ pub(super) async fn change(
             blob: None,
         };
         if let Some(revision) = write_if_unchanged(admin, write).await? {
-            changes::log(admin, kind, &row, "updated");
+            changes::log_change(admin, kind, &old.row, &row, "updated");
             let row = Json(shown_again(admin, kind, row)?).into_response();
             return Ok(EntityTag::of(admin, kind, id, revision)?.on(row));
         }
