@@ -6,25 +6,25 @@ use serde_json::{Value, json};
 use crate::harness::Gateway;
 
 /// How many different valid bodies each entity has.
-const BODIES: usize = 5;
+pub(crate) const BODIES: usize = 5;
 
 /// An id that no row has.
-const UNKNOWN: &str = "11111111-2222-4333-8444-555555555555";
+pub(crate) const UNKNOWN: &str = "11111111-2222-4333-8444-555555555555";
 
 /// An entity as the laws need it.
-struct Entity {
+pub(crate) struct Entity {
     /// Its collection.
-    path: String,
+    pub(crate) path: String,
     /// The field by which a path may name a row.
-    key: Option<&'static str>,
+    pub(crate) key: Option<&'static str>,
     /// Valid bodies that differ in all unique fields.
-    bodies: Vec<Value>,
+    pub(crate) bodies: Vec<Value>,
     /// The fields of a unique key.
-    unique: &'static [&'static str],
+    pub(crate) unique: &'static [&'static str],
     /// A field that refers to another entity, with the name of that.
-    reference: Option<(&'static str, &'static str)>,
+    pub(crate) reference: Option<(&'static str, &'static str)>,
     /// Fields that may be null.
-    optional: &'static [&'static str],
+    pub(crate) optional: &'static [&'static str],
 }
 
 /// The bodies that are made of a number.
@@ -39,16 +39,16 @@ fn authority() -> String {
     params.self_signed(&key).unwrap().pem()
 }
 
-fn id_of(row: &Value) -> String {
+pub(crate) fn id_of(row: &Value) -> String {
     row["id"].as_str().unwrap().to_owned()
 }
 
-fn post(gateway: &Gateway, path: &str, body: &Value) -> Value {
+pub(crate) fn post(gateway: &Gateway, path: &str, body: &Value) -> Value {
     gateway.admin_json("POST", path, body).expect(201).json()
 }
 
 /// A gateway, and the entities with bodies that refer to rows that it has.
-fn every_entity() -> (Gateway, Vec<Entity>) {
+pub(crate) fn every_entity() -> (Gateway, Vec<Entity>) {
     let gateway = Gateway::start();
     let link = |path: &str, body: Value| json!({ "id": id_of(&post(&gateway, path, &body)) });
     let services: Vec<Value> = (0..BODIES)
@@ -241,7 +241,7 @@ fn every_entity() -> (Gateway, Vec<Entity>) {
 }
 
 /// Runs a law for each entity, on a gateway for all of them.
-fn for_each(law: impl Fn(&Gateway, &Entity)) {
+pub(crate) fn for_each(law: impl Fn(&Gateway, &Entity)) {
     let (gateway, entities) = every_entity();
     for entity in &entities {
         law(&gateway, entity);
@@ -249,7 +249,7 @@ fn for_each(law: impl Fn(&Gateway, &Entity)) {
 }
 
 impl Entity {
-    fn of(&self, row: &Value) -> String {
+    pub(crate) fn of(&self, row: &Value) -> String {
         format!("{}/{}", self.path, id_of(row))
     }
 

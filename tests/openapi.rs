@@ -1,7 +1,10 @@
 //! The OpenAPI document, as clients get it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+
+use serde_json::Value;
 
 use crate::harness::Gateway;
 
@@ -33,6 +36,64 @@ fn the_document_has_every_endpoint_with_its_methods() {
         let mut described: Vec<&str> = item.keys().map(String::as_str).collect();
         described.sort_unstable();
         assert_eq!(described, methods, "{path}");
+    }
+}
+
+/// What a generator of clients needs: names of its functions, their arguments, and all types.
+#[test]
+fn the_document_names_operations_and_resolves_what_it_refers_to() {
+    let gateway = Gateway::start();
+    let document = gateway
+        .admin("GET", "/openapi.json", &[])
+        .expect(200)
+        .json();
+    let mut names = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let parts: Vec<&str> = path
+            .split('/')
+            .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+            .collect();
+        for (method, operation) in item.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name.to_owned()), "{method} {path}: {name}");
+            let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(name.chars().all(is_word), "{name}");
+            let parameters = operation["parameters"].as_array().unwrap().iter();
+            let in_path = parameters.filter(|parameter| parameter["in"] == "path");
+            let in_path: Vec<&str> = in_path
+                .map(|parameter| parameter["name"].as_str().unwrap())
+                .collect();
+            assert_eq!(in_path, parts, "{method} {path}");
+            let distinct: BTreeSet<_> = in_path.iter().collect();
+            assert_eq!(distinct.len(), in_path.len(), "{method} {path}");
+            let responses = operation["responses"].as_object().unwrap();
+            let succeeds = responses.keys().any(|status| status.starts_with('2'));
+            assert!(succeeds, "{method} {path}");
+        }
+    }
+    let mut references = BTreeSet::new();
+    collect_references(&document, &mut references);
+    assert!(!references.is_empty());
+    for reference in references {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+}
+
+fn collect_references(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
+                found.insert(reference.to_owned());
+            }
+            fields
+                .values()
+                .for_each(|value| collect_references(value, found));
+        }
+        Value::Array(list) => list
+            .iter()
+            .for_each(|value| collect_references(value, found)),
+        _ => {}
     }
 }
 
