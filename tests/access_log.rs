@@ -159,6 +159,11 @@ fn heads_that_cannot_be_read_are_lines_too() {
             "431 \"GET / HTTP/1.1\" head_too_large",
         ),
         (
+            format!("GET / HTTP/1.1\r\nhost: h\r\n{}\r\n", "x: \r\n".repeat(100)),
+            431,
+            "431 \"GET / HTTP/1.1\" too_many_headers",
+        ),
+        (
             format!("GET /{long} HTTP/1.1\r\nhost: h\r\n\r\n"),
             414,
             "414 \"GET /xxx",

@@ -66,6 +66,11 @@ fn a_malformed_head_is_answered_as_by_kong() {
             "Request header or cookie too large",
         ),
         (
+            format!("GET / HTTP/1.1\r\nhost: h\r\n{}\r\n", "x: \r\n".repeat(100)),
+            "431",
+            "Too many request headers (setting max_headers)",
+        ),
+        (
             format!("GET /{long} HTTP/1.1\r\nhost: h\r\n\r\n"),
             "414",
             "URI too long",

@@ -284,7 +284,9 @@ fn errors_are_kongs_pages() {
     for _ in 0..101 {
         many = many.header("x", "");
     }
-    client.send(many.body(empty()).unwrap()).expect(431);
+    let answer = client.send(many.body(empty()).unwrap()).expect(431);
+    let words = "Too many request headers (setting max_headers)\n";
+    assert!(answer.text().starts_with(words), "{}", answer.text());
     // The connection serves other requests.
     client.get("/").expect(404);
 }

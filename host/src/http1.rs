@@ -16,7 +16,7 @@ use thiserror::Error;
 
 pub(crate) use framing::Framing;
 pub(crate) use head::{MAX_HEADERS, parse as parse_head};
-pub(crate) use requests::{BodyKind, Part, Requests};
+pub(crate) use requests::{BodyKind, Excess, Part, Requests};
 pub(crate) use trailers::passed_on as trailers_passed_on;
 pub(crate) use trailers::passed_on_of_grpc as trailers_of_grpc;
 

@@ -20,8 +20,28 @@ pub(crate) struct Requests {
     /// Whether the request line of the current head ends within the limit. Only known of a head
     /// that is longer than the limit.
     line_fits: bool,
+    /// Lines of the current head that have ended, the request line included. Only known of a head
+    /// that did not come as a whole, or that is longer than [`FEW_FIELDS`].
+    lines: usize,
     /// What the current head says of its body.
     lengths: LengthFields,
+}
+
+/// Longest head, in bytes, that has at most 100 fields for certain: a field has three bytes at least,
+/// and a limit of fewer fields cannot be set.
+const FEW_FIELDS: usize = 300;
+
+/// What is too large about the head of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Excess {
+    /// The request line.
+    Line,
+    /// The length that it gives for its body: hyper cannot count so far.
+    Length,
+    /// Its size.
+    Bytes,
+    /// The number of its fields.
+    Fields,
 }
 
 /// The body of a request, as its head announces it.
@@ -80,24 +100,30 @@ impl Requests {
             limit,
             head: 0,
             line_fits: false,
+            lines: 0,
             lengths: LengthFields::default(),
         }
     }
 
-    /// Whether the request line of the current head alone is longer than the limit.
-    pub(crate) fn has_long_line(&self) -> bool {
-        self.head > self.limit && !self.line_fits
+    /// What is too large about the current head, which hyper has refused for its size. A request may
+    /// have `max_fields` header fields, at least 100.
+    pub(crate) fn excess(&self, max_fields: usize) -> Excess {
+        let is_long = self.head > self.limit;
+        if is_long && !self.line_fits {
+            Excess::Line
+        } else if self.lengths.is_huge() {
+            Excess::Length
+        } else if !is_long && self.lines > max_fields {
+            Excess::Fields
+        } else {
+            Excess::Bytes
+        }
     }
 
     /// Whether the current head gives the length of its body twice, by a number and by a transfer
     /// coding.
     pub(crate) fn has_two_lengths(&self) -> bool {
         self.lengths.are_two()
-    }
-
-    /// Whether the current head gives a length that hyper cannot count.
-    pub(crate) fn has_huge_length(&self) -> bool {
-        self.lengths.is_huge()
     }
 
     /// Notes bytes of the current head.
@@ -112,6 +138,9 @@ impl Requests {
         if !is_whole || self.head + head.len() > self.limit {
             let room = self.limit.saturating_sub(self.head).min(head.len());
             self.line_fits |= head[..room].contains(&b'\n');
+        }
+        if !is_whole || self.head + head.len() > FEW_FIELDS {
+            self.lines += head.iter().filter(|byte| **byte == b'\n').count();
         }
         self.head += head.len();
     }
@@ -146,7 +175,7 @@ impl Requests {
                 BodyKind::Length(length) => RequestState::Length(length),
                 BodyKind::Chunked => RequestState::Chunked(Chunked::new(self.limit)),
             };
-            (self.head, self.line_fits) = (0, false);
+            (self.head, self.line_fits, self.lines) = (0, false, 0);
             self.lengths = LengthFields::default();
         }
     }
@@ -325,7 +354,30 @@ mod tests {
                     for piece in sent.as_bytes().chunks(size) {
                         requests.pass(piece);
                     }
-                    assert_eq!(requests.has_long_line(), long, "{sent:?} {size}");
+                    let line = requests.excess(100) == Excess::Line;
+                    assert_eq!(line, long, "{sent:?} {size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn too_many_fields_are_told_from_too_many_bytes() {
+        let fields = |count: usize, value: &str| format!("a:{value}\n").repeat(count);
+        for (fields, excess) in [
+            (fields(101, ""), Excess::Fields),
+            (fields(100, "") + "b", Excess::Fields),
+            (fields(101, "12345678"), Excess::Bytes),
+            (fields(98, ""), Excess::Bytes),
+        ] {
+            for ending in ["", "\r\n"] {
+                let sent = format!("GET / HTTP/1.1\r\n{fields}{ending}");
+                for size in 1..=sent.len() {
+                    let mut requests = Requests::new(1000);
+                    for piece in sent.as_bytes().chunks(size) {
+                        requests.pass(piece);
+                    }
+                    assert_eq!(requests.excess(100), excess, "{sent:?} {size}");
                 }
             }
         }

@@ -15,6 +15,7 @@ use super::client::{Client, Stage};
 use super::client_address::{ClientAddress, Trust};
 use super::connection_info::{ConnectionInfo, ListenerInfo};
 use super::policies::{Unread, record_unread};
+use super::respond::Reject;
 use super::{Worker, page};
 use crate::connections::{self, ClientPermit};
 use crate::listener::{Acceptor, NoHeader, ProxyProtocol, Refused, Socket, TlsServer, Transport};
@@ -146,7 +147,8 @@ impl WorkerListener {
             let (open, headers) = (self.open.clone(), self.accepted_on.headers);
             tokio::task::spawn_local(async move {
                 let _held = (permit, open);
-                let page = page::refusal(StatusCode::SERVICE_UNAVAILABLE, headers);
+                let reject = Reject::HttpServer(StatusCode::SERVICE_UNAVAILABLE);
+                let page = page::refusal(&reject, headers);
                 connections::refuse(socket, &page.bytes).await;
             });
         }

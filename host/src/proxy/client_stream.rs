@@ -19,12 +19,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::backlog::{Backlog, Phase, Sending};
+use super::head_size::{HeadExcess, HeadLimit};
 use super::page;
 use super::preface::{self, Opening};
 use super::request_id::RequestId;
 use super::request_line::RequestLine;
+use super::respond::Reject;
 use crate::config::ResponseHeaders;
-use crate::http1::{Part, Requests};
+use crate::http1::{Excess, Part, Requests};
 use crate::listener::Transport;
 use crate::tls::H2;
 
@@ -49,7 +51,7 @@ pub(super) struct ClientStream {
     requests: Requests,
     /// The position in the request line, whose target may have to be encoded.
     line: RequestLine,
-    max_head: usize,
+    limit: HeadLimit,
     /// Bytes that were read and are passed to hyper later.
     rest: Bytes,
     /// The response that replaces hyper's own response to a malformed head.
@@ -81,14 +83,14 @@ pub(super) struct Refused {
 }
 
 impl ClientStream {
-    /// The head of a request, and its trailers, may take `max_head` bytes.
-    pub(super) fn new(stream: Transport, backlog: Backlog, max_head: usize) -> Self {
+    /// `limit` is that of the heads of requests, and of their trailers.
+    pub(super) fn new(stream: Transport, backlog: Backlog, limit: HeadLimit) -> Self {
         Self {
             stream,
             backlog,
-            requests: Requests::new(max_head),
+            requests: Requests::new(limit.bytes),
             line: RequestLine::default(),
-            max_head,
+            limit,
             rest: Bytes::new(),
             page: None,
             refused: None,
@@ -135,7 +137,7 @@ impl ClientStream {
 
     /// Puts back the bytes of the next request that were already read.
     pub(super) fn rewind(&mut self, read: Bytes) {
-        self.requests = Requests::new(self.max_head);
+        self.requests = Requests::new(self.limit.bytes);
         self.line = RequestLine::default();
         self.rest = match (read.is_empty(), self.rest.is_empty()) {
             (true, _) => std::mem::take(&mut self.rest),
@@ -227,20 +229,22 @@ impl ClientStream {
 
     /// The response in place of one that hyper makes itself, whose start was written.
     fn refusal(&mut self, written: &[u8]) -> Option<Bytes> {
-        let status = match status_of(written)? {
-            // hyper does not tell which part of a head is too long.
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE if self.requests.has_long_line() => {
-                StatusCode::URI_TOO_LONG
+        let reject = match status_of(written)? {
+            // hyper does not tell which part of a head is too large.
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                match self.requests.excess(self.limit.fields) {
+                    Excess::Line => Reject::HttpServer(StatusCode::URI_TOO_LONG),
+                    Excess::Length => Reject::HttpServer(StatusCode::PAYLOAD_TOO_LARGE),
+                    Excess::Bytes => HeadExcess::Bytes.into(),
+                    Excess::Fields => HeadExcess::Fields.into(),
+                }
             }
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE if self.requests.has_huge_length() => {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
-            status => status,
+            status => Reject::HttpServer(status),
         };
-        let page = page::refusal(status, self.headers);
+        let page = page::refusal(&reject, self.headers);
         self.refused = Some(Refused {
             id: page.id,
-            status,
+            status: page.status,
             reason: page.reason,
             length: page.bytes.len(),
             body: page.body,

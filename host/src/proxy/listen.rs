@@ -21,6 +21,7 @@ use super::accept::{Numbers, WorkerListener};
 use super::client::{Client, ConnectionState, SEND_TIMEOUT, Stage};
 use super::client_stream::ClientStream;
 use super::connection_info::{ListenerInfo, Scheme};
+use super::head_size::HeadLimit;
 use super::policies::{Unread, record_unread};
 use super::pool::{self, Pool};
 use super::preface::Opening;
@@ -273,7 +274,7 @@ impl Worker {
         let mut stream = ClientStream::new(
             transport,
             client.backlog().cloned().unwrap_or_default(),
-            self.settings.max_header_size,
+            HeadLimit::new(&self.settings),
         );
         stream = stream.with_headers(self.settings.headers);
         if self.access_log.is_some() {

@@ -24,8 +24,8 @@ pub(super) struct Page {
 
 /// The whole response to a request whose head is unknown. The connection is closed after it. Kong
 /// sends plain text where it does not know which media types the client accepts.
-pub(super) fn refusal(status: StatusCode, sent: ResponseHeaders) -> Page {
-    whole(&Reject::HttpServer(status), sent)
+pub(super) fn refusal(reject: &Reject, sent: ResponseHeaders) -> Page {
+    whole(reject, sent)
 }
 
 /// The whole response to a request in clear text on a port for TLS.
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn a_refusal_is_a_whole_response_in_kongs_form() {
         let page = refusal(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            &Reject::HttpServer(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             ResponseHeaders::default(),
         )
         .bytes;

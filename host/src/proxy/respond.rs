@@ -66,6 +66,8 @@ pub(super) enum Reject {
     },
     /// A response of the HTTP server, given by its status. In Kong, nginx makes it.
     HttpServer(StatusCode),
+    /// A request with more header fields than `max_headers`.
+    TooManyHeaders,
     /// A request in clear text on a port for TLS. In Kong, nginx makes the response.
     PlainOnTls,
     /// The body has a transfer coding that the gateway does not decode; with the status of the
@@ -92,7 +94,11 @@ impl Reject {
     /// Whether the client is at fault. Then its connection is closed, and the gateway does not wait
     /// for the rest of its request.
     pub(super) fn is_clients_fault(&self) -> bool {
-        matches!(self, Self::HttpServer(status) if status.is_client_error())
+        match self {
+            Self::HttpServer(status) => status.is_client_error(),
+            Self::TooManyHeaders => true,
+            _ => false,
+        }
     }
 
     /// Whether the connection of HTTP/1.1 is closed after the response, because it is not certain
@@ -100,7 +106,7 @@ impl Reject {
     pub(super) fn closes_connection(&self) -> bool {
         match self {
             Self::HttpServer(status) => matches!(status.as_u16(), 400 | 413 | 414 | 431 | 501),
-            Self::TransferCoding(_) | Self::PlainOnTls => true,
+            Self::TransferCoding(_) | Self::TooManyHeaders | Self::PlainOnTls => true,
             _ => false,
         }
     }
@@ -122,6 +128,7 @@ impl Reject {
             Self::NotGrpc => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::GrpcsOnly => StatusCode::OK,
             Self::HttpServer(status) | Self::TransferCoding(status) => *status,
+            Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::PlainOnTls => StatusCode::BAD_REQUEST,
             // A final response has a final status, whatever the settings of a plugin say.
             Self::Policy(answer) if answer.status.is_informational() => {
@@ -151,6 +158,7 @@ impl Reject {
                 upstream: false, ..
             } => "name resolution failed",
             Self::TransferCoding(_) => transfer_coding::REFUSAL,
+            Self::TooManyHeaders => "Too many request headers (setting max_headers)",
             Self::PlainOnTls => PLAIN_ON_TLS,
             Self::Policy(answer) | Self::Challenge(answer) => match &answer.body {
                 AnswerBody::Error(message) => message,
@@ -195,6 +203,7 @@ impl Reject {
                 503 => "too_many_connections",
                 _ => "refused",
             },
+            Self::TooManyHeaders => "too_many_headers",
             Self::PlainOnTls => "plain_on_tls",
             Self::TransferCoding(_) => "transfer_coding",
             Self::Policy(_) => "policy",
@@ -218,6 +227,7 @@ impl Reject {
         matches!(
             self,
             Self::HttpServer(_)
+                | Self::TooManyHeaders
                 | Self::PlainOnTls
                 | Self::TransferCoding(_)
                 | Self::Upstream { .. }

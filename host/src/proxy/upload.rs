@@ -451,7 +451,7 @@ impl Upload {
                 }
                 if let Some(trailers) = frame.trailers_ref() {
                     // Over HTTP/1.1, `ClientStream` has refused larger ones.
-                    if self.trailers.is_exceeded(0, trailers) {
+                    if self.trailers.exceeded(0, trailers).is_some() {
                         self.enter(Stage::Broken);
                         return Poll::Ready(Some(Err(BodyError::Trailers)));
                     }

@@ -36,12 +36,8 @@ fn check_size(parts: &Parts, settings: &config::Proxy) -> Result<(), Reject> {
         return Err(Reject::HttpServer(StatusCode::URI_TOO_LONG));
     }
     let host = parts.uri.authority().map_or(0, |host| host.as_str().len());
-    if HeadLimit::new(settings).is_exceeded(target + host, &parts.headers) {
-        return Err(Reject::HttpServer(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        ));
-    }
-    Ok(())
+    let exceeded = HeadLimit::new(settings).exceeded(target + host, &parts.headers);
+    exceeded.map_or(Ok(()), |excess| Err(excess.into()))
 }
 
 /// Turns the start of a WebSocket (RFC 8441) into that of HTTP/1.1 (RFC 6455, 4.1).
