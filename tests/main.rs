@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod absent_plugins;
 mod access_log;
 mod acl;
 mod acme;

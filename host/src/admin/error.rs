@@ -50,10 +50,15 @@ impl Error {
         Self::Plain(StatusCode::BAD_REQUEST, message.into())
     }
 
-    /// Fields of an entity are wrong.
+    /// Fields of an entity are wrong, or name something of Kong that does not exist here: then it is a
+    /// 501, so that it is not taken for a typing error.
     pub(super) fn schema(violations: &Violations) -> Self {
+        let status = match violations.is_absent() {
+            true => StatusCode::NOT_IMPLEMENTED,
+            false => StatusCode::BAD_REQUEST,
+        };
         Self::coded(
-            StatusCode::BAD_REQUEST,
+            status,
             2,
             "schema violation",
             violations.message(),
@@ -152,13 +157,25 @@ impl Error {
 
     /// What is wrong with the fields of an entity, by field; none for another error.
     pub(super) fn fields(&self) -> Option<&Row> {
+        let of_fields = [StatusCode::BAD_REQUEST, StatusCode::NOT_IMPLEMENTED];
         match self {
-            Self::Coded(coded) if coded.status == StatusCode::BAD_REQUEST => match &coded.details {
+            Self::Coded(coded) if of_fields.contains(&coded.status) => match &coded.details {
                 Some(("fields", Value::Object(fields))) => Some(fields),
                 _ => None,
             },
             _ => None,
         }
+    }
+
+    /// The error in the answer to whether an entity is valid: 400 in place of 501, because Kong's
+    /// clients read every other status as a failure of the question.
+    pub(super) fn as_verdict(mut self) -> Self {
+        if let Self::Coded(coded) = &mut self
+            && coded.status == StatusCode::NOT_IMPLEMENTED
+        {
+            coded.status = StatusCode::BAD_REQUEST;
+        }
+        self
     }
 
     /// Whether the store cannot be written or read now, so that another try may succeed.

@@ -255,6 +255,15 @@ fn errors(method: &Method, form: Option<Form>) -> Vec<u16> {
     }
     if form.is_none() {
         statuses.extend([412, 422, 501]);
+    } else if let Some(Form::Collection(kind) | Form::Item(kind)) = form
+        && kind
+            .declaration()
+            .subschemas
+            .is_some_and(|by| by.absent.is_some())
+        && [Method::POST, Method::PUT, Method::PATCH].contains(method)
+    {
+        // The entity is about something that Kong has and this gateway does not.
+        statuses.push(501);
     }
     statuses.sort_unstable();
     statuses

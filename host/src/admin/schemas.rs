@@ -73,8 +73,14 @@ fn kind_named(name: &str) -> Result<Kind, Error> {
 /// The entity has nothing of this name.
 pub(super) fn subschema(kind: Kind, name: &str) -> Result<&'static Subschema, Error> {
     let declaration = kind.declaration();
-    let found = (declaration.subschemas.as_ref()).and_then(|subschemas| (subschemas.of)(name));
-    found.ok_or_else(|| none_named(declaration.singular, name))
+    let subschemas = declaration.subschemas.as_ref();
+    let found = subschemas.and_then(|subschemas| (subschemas.of)(name));
+    found.ok_or_else(|| {
+        // As in Kong a 404, by which its clients tell a plugin without a schema.
+        let absent = subschemas.and_then(|subschemas| subschemas.absent?(name));
+        let missing = |message| Error::Plain(StatusCode::NOT_FOUND, message);
+        absent.map_or_else(|| none_named(declaration.singular, name), missing)
+    })
 }
 
 fn none_named(what: &str, name: &str) -> Error {
@@ -87,7 +93,8 @@ fn none_named(what: &str, name: &str) -> Error {
 async fn validate(kind: Kind, request: Request) -> ApiResult {
     let input = decode::entity(kind, None, request, BODY_LIMIT).await?;
     let id = given_id(&input)?.unwrap_or_default();
-    kind.declaration().create(id, input)?;
+    let created = kind.declaration().create(id, input);
+    created.map_err(|violation| Error::from(violation).as_verdict())?;
     let message = json!({ "message": "schema validation successful" });
     Ok(Json(message).into_response())
 }

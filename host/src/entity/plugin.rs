@@ -4,6 +4,7 @@
 //! The settings of a plugin depend on its name. Each kind of plugin is declared in a file of its
 //! own below.
 
+mod absent;
 pub mod acl;
 pub mod acme;
 pub mod basic_auth;
@@ -127,7 +128,8 @@ pub static DECLARATION: Declaration = Declaration {
         unknown: |name| {
             format!("plugin '{name}' not enabled; add it to the 'plugins' configuration property")
         },
-        hint: Some(known_names),
+        hint: Some(|| format!("there are: {}", known_names())),
+        absent: Some(absent::message),
     }),
     ..Declaration::of(Kind::Plugin, "plugins", "plugin")
 };
@@ -239,10 +241,10 @@ fn have_protocol_in_common(plugin: &Row, route: &Row) -> bool {
         .any(|protocol| of_route.contains(protocol))
 }
 
-/// Names the plugins that exist, so that the next request can be right.
+/// The names of the plugins that exist, for messages: so the next request can be right.
 fn known_names() -> String {
     let names: Vec<&str> = KINDS.iter().map(|kind| kind.schema.name).collect();
-    format!("there are: {}", names.join(", "))
+    names.join(", ")
 }
 
 /// What the data plane reads of a plugin.

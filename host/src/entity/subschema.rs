@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Row;
 use super::entity_check::EntityCheck;
 use super::field::Field;
+use super::violations::Violations;
 
 /// The schemas of an entity by the value of one of its fields.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +18,8 @@ pub struct Subschemas {
     pub unknown: fn(&str) -> String,
     /// What is added to the message of the whole error; clients compare that of the field.
     pub hint: Option<fn() -> String>,
+    /// The message for a value that Kong has a schema for and this gateway does not.
+    pub absent: Option<fn(&str) -> Option<String>>,
 }
 
 /// The schema of an entity for one value of the field that selects it.
@@ -34,21 +37,35 @@ impl Subschemas {
     /// The schema for the value in a row, or else for that in the row that it changes.
     ///
     /// # Errors
-    /// The message for a value without a schema. A value that is missing or not a text gives no
+    /// The violation of a value without a schema. A value that is missing or not a text gives no
     /// error here, since the check of the field itself reports it.
     pub(super) fn chosen(
         &self,
         input: &Row,
         old: Option<&Row>,
-    ) -> Result<Option<&'static Subschema>, String> {
+    ) -> Result<Option<&'static Subschema>, Violations> {
         let value = input.get(self.by).or_else(|| old?.get(self.by));
         let Some(text) = value.and_then(Value::as_str) else {
             return Ok(None);
         };
         match (self.of)(text) {
             Some(subschema) => Ok(Some(subschema)),
-            None => Err((self.unknown)(text)),
+            None => Err(self.violation(text)),
         }
+    }
+
+    /// The violation of a value without a schema.
+    fn violation(&self, text: &str) -> Violations {
+        let mut violations = Violations::default();
+        if let Some(message) = self.absent.and_then(|absent| absent(text)) {
+            violations.field(self.by, message);
+            violations.is_absent = true;
+        } else {
+            violations.field(self.by, (self.unknown)(text));
+            let hint = self.hint.map(|hint| (self.by.to_owned(), hint()));
+            violations.hints.extend(hint);
+        }
+        violations
     }
 }
 

@@ -105,6 +105,7 @@ static PLUGIN: Declaration = Declaration {
         by: "name",
         of: |name| PLUGINS.iter().find(|plugin| plugin.name == name),
         unknown: |name| format!("plugin '{name}' not enabled"),
+        absent: None,
         hint: None,
     }),
     fields: &[

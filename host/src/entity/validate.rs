@@ -97,20 +97,7 @@ impl Declaration {
         let Some(subschemas) = &self.subschemas else {
             return Ok(declared);
         };
-        let wrong = |message: Value| {
-            let mut violations = Violations::default();
-            violations.field(subschemas.by, message);
-            violations
-        };
-        let chosen = subschemas.chosen(input, old).map_err(|message| {
-            let mut violations = wrong(message.into());
-            let hint = subschemas
-                .hint
-                .map(|hint| (subschemas.by.to_owned(), hint()));
-            violations.hints.extend(hint);
-            violations
-        });
-        if let Some(subschema) = chosen? {
+        if let Some(subschema) = subschemas.chosen(input, old)? {
             return Ok(RowSchema {
                 fields: Cow::Owned(subschema.merged_into(self.fields)),
                 entity_checks: subschema.entity_checks,
@@ -118,9 +105,12 @@ impl Declaration {
         }
         let field = self.fields.iter().find(|field| field.name == subschemas.by);
         let value = input.get(subschemas.by).unwrap_or(&Value::Null);
-        field
-            .map_or(Ok(()), |field| check(field, value))
-            .map_err(wrong)?;
+        let checked = field.map_or(Ok(()), |field| check(field, value));
+        checked.map_err(|message| {
+            let mut violations = Violations::default();
+            violations.field(subschemas.by, message);
+            violations
+        })?;
         Ok(declared)
     }
 

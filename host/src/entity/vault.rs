@@ -41,6 +41,7 @@ pub static DECLARATION: Declaration = Declaration {
         of: |name| TYPES.iter().find(|vault| vault.name == name).copied(),
         unknown: |name| format!("vault '{name}' is not installed"),
         hint: None,
+        absent: None,
     }),
     ..Declaration::of(Kind::Vault, "vaults", "vault")
 };

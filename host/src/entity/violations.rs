@@ -15,6 +15,8 @@ pub struct Violations {
     /// For a field that does not exist, by its name with those of the records around it: the one
     /// that is probably meant, or when it does exist. Only the message shows it.
     pub(super) hints: BTreeMap<String, String>,
+    /// Whether the row is about something that Kong has and this gateway does not.
+    pub(super) is_absent: bool,
 }
 
 /// The error in a field that does not exist.
@@ -81,6 +83,11 @@ impl Violations {
     /// Whether there are no errors.
     pub fn is_empty(&self) -> bool {
         self.entity.is_empty() && self.fields.is_empty()
+    }
+
+    /// Whether the row is about something that Kong has and this gateway does not.
+    pub fn is_absent(&self) -> bool {
+        self.is_absent
     }
 
     /// The `fields` of Kong's error.
