@@ -473,25 +473,3 @@ fn a_name_with_an_underscore_resolves() {
         assert_eq!(gateway.backend_of(&format!("/{upstream}")), "b", "{name}");
     }
 }
-
-#[test]
-fn a_slow_lookup_is_not_started_again() {
-    let dns = Dns::start();
-    let backend = Backend::start("b");
-    dns.set_type("slow.test", RecordType::SRV, DnsReply::NoResponse);
-    dns.set_type(
-        "slow.test",
-        RecordType::A,
-        DnsReply::Addresses(vec![Ipv4Addr::LOCALHOST], 3600),
-    );
-    let gateway = setup(&dns).start();
-    gateway.balanced(&[]);
-    let target = format!("slow.test:{}", backend.address.port());
-    gateway
-        .admin("POST", "/upstreams/u/targets", &[("target", &target)])
-        .expect(201);
-    until("an address", || gateway.get("/").status == 200);
-    // Twice for SRV records with three datagrams each, and once for the address.
-    let asked = dns.queries("slow.test");
-    assert!(asked <= 7, "{asked}");
-}

@@ -25,6 +25,8 @@ pub(crate) enum DnsReply {
     ),
     /// With these IPv4 addresses, but only after this time.
     Late(Vec<Ipv4Addr>, Duration),
+    /// With these IPv4 addresses, but only once [`Dns::release`] is called; at once after that.
+    Held(Vec<Ipv4Addr>),
     /// With SERVFAIL.
     ServerFailure,
     /// Not at all.
@@ -38,7 +40,16 @@ type Replies = HashMap<(String, Option<RecordType>), DnsReply>;
 pub(crate) struct Dns {
     pub(crate) address: SocketAddr,
     replies: Arc<Mutex<Replies>>,
-    queried: Arc<Mutex<Vec<String>>>,
+    queried: Arc<Mutex<Vec<(String, RecordType)>>>,
+    socket: UdpSocket,
+    held: Arc<Mutex<Vec<HeldAnswer>>>,
+}
+
+/// An answer that is not sent yet.
+struct HeldAnswer {
+    name: String,
+    answer: Vec<u8>,
+    client: SocketAddr,
 }
 
 impl Dns {
@@ -48,8 +59,11 @@ impl Dns {
             address: socket.local_addr().unwrap(),
             replies: Arc::default(),
             queried: Arc::default(),
+            socket: socket.try_clone().unwrap(),
+            held: Arc::default(),
         };
         let (replies, queried) = (Arc::clone(&dns.replies), Arc::clone(&dns.queried));
+        let held = Arc::clone(&dns.held);
         // The thread ends with the process.
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -59,28 +73,39 @@ impl Dns {
                 };
                 let name = query.queries[0].name().to_utf8();
                 let name = name.trim_end_matches('.').to_lowercase();
-                queried.lock().unwrap().push(name.clone());
                 let kind = query.queries[0].query_type();
+                queried.lock().unwrap().push((name.clone(), kind));
+                // Locked until the answer is sent or held, so that `release` finds it.
                 let replies = replies.lock().unwrap();
                 let reply = replies.get(&(name.clone(), Some(kind)));
-                let reply = reply.or_else(|| replies.get(&(name, None))).cloned();
-                let delay = match &reply {
-                    Some(DnsReply::Late(_, delay)) => Some(*delay),
-                    _ => None,
-                };
+                let reply = reply
+                    .or_else(|| replies.get(&(name.clone(), None)))
+                    .cloned();
+                let (mut delay, mut is_held) = (None, false);
+                match &reply {
+                    Some(DnsReply::Late(_, time)) => delay = Some(*time),
+                    Some(DnsReply::Held(_)) => is_held = true,
+                    _ => {}
+                }
                 let Some(answer) = answer(query, reply) else {
                     continue;
                 };
                 let answer = answer.to_vec().unwrap();
-                match delay {
-                    None => drop(socket.send_to(&answer, client)),
-                    Some(delay) => {
-                        let socket = socket.try_clone().unwrap();
-                        std::thread::spawn(move || {
-                            std::thread::sleep(delay);
-                            let _ = socket.send_to(&answer, client);
-                        });
-                    }
+                if is_held {
+                    let answer = HeldAnswer {
+                        name,
+                        answer,
+                        client,
+                    };
+                    held.lock().unwrap().push(answer);
+                } else if let Some(delay) = delay {
+                    let socket = socket.try_clone().unwrap();
+                    std::thread::spawn(move || {
+                        std::thread::sleep(delay);
+                        let _ = socket.send_to(&answer, client);
+                    });
+                } else {
+                    let _ = socket.send_to(&answer, client);
                 }
             }
         });
@@ -105,10 +130,34 @@ impl Dns {
         replies.retain(|(known, _), _| known != name);
     }
 
+    /// Sends the answers for a name that are held, and holds no more.
+    pub(crate) fn release(&self, name: &str) {
+        let mut replies = self.replies.lock().unwrap();
+        for ((of, _), reply) in replies.iter_mut() {
+            if of == name
+                && let DnsReply::Held(addresses) = reply
+            {
+                *reply = DnsReply::Addresses(std::mem::take(addresses), 60);
+            }
+        }
+        self.held.lock().unwrap().retain(|held| {
+            if held.name == name {
+                let _ = self.socket.send_to(&held.answer, held.client);
+            }
+            held.name != name
+        });
+    }
+
     /// Queries for a name so far.
     pub(crate) fn queries(&self, name: &str) -> usize {
+        self.questions(name).len()
+    }
+
+    /// The types of the records that were asked for so far, in the order of the queries.
+    pub(crate) fn questions(&self, name: &str) -> Vec<RecordType> {
         let queried = self.queried.lock().unwrap();
-        queried.iter().filter(|queried| *queried == name).count()
+        let of_name = queried.iter().filter(|(queried, _)| queried == name);
+        of_name.map(|(_, kind)| *kind).collect()
     }
 }
 
@@ -124,7 +173,9 @@ fn answer(mut message: Message, reply: Option<DnsReply>) -> Option<Message> {
                 message.add_answer(record(ttl, RData::A(A(address))));
             }
         }
-        Some(DnsReply::Late(addresses, _)) if query.query_type() == RecordType::A => {
+        Some(DnsReply::Late(addresses, _) | DnsReply::Held(addresses))
+            if query.query_type() == RecordType::A =>
+        {
             for address in addresses {
                 message.add_answer(record(60, RData::A(A(address))));
             }
