@@ -36,6 +36,35 @@ fn a_request_is_a_line_in_kongs_form() {
 }
 
 #[test]
+fn a_host_has_one_spelling_in_all_lines() {
+    let file = LogFile::new();
+    let setup = logging_to(&file, "$host $upstream_addr");
+    let gateway = setup.arg("--workers", 1).start();
+    let backend = Backend::start_on("b", "[::1]:0".parse().unwrap());
+    let port = backend.address.port();
+    gateway.balanced(&[]);
+    let target = format!("[0:0:0::0001]:{port}");
+    gateway
+        .admin("POST", "/upstreams/u/targets", &[("target", &target)])
+        .expect(201);
+    let hosts = [
+        ("A.Example", "a.example"),
+        ("a.example.", "a.example"),
+        ("a.EXAMPLE:8000", "a.example"),
+        ("[0:0::1]", "[::1]"),
+        ("[0:0::0001]:8000", "[::1]"),
+        ("127.0.0.1:8000", "127.0.0.1"),
+    ];
+    for (sent, _) in hosts {
+        let request = format!("GET / HTTP/1.1\r\nhost: {sent}\r\nconnection: close\r\n\r\n");
+        let answer = exchange(gateway.proxy, &request);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{sent}: {answer}");
+    }
+    let expected = hosts.map(|(_, logged)| format!("{logged} [::1]:{port}"));
+    assert_eq!(file.lines(hosts.len()), expected);
+}
+
+#[test]
 fn json_has_route_service_upstream_tries_and_times() {
     let file = LogFile::new();
     let (gateway, backend) = with_backend(logging_to(&file, "json"));

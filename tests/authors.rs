@@ -47,14 +47,24 @@ fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-fn cargo<A: AsRef<OsStr>>(folder: &Path, arguments: &[A]) {
+/// Runs cargo, which has to succeed, and returns what it says of its work.
+fn cargo<A: AsRef<OsStr>>(folder: &Path, arguments: &[A]) -> String {
     let output = Command::new(env!("CARGO"))
         .args(arguments)
         .current_dir(folder)
         .env("CARGO_TARGET_DIR", target())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", text(output.stderr));
+    let said = text(output.stderr);
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+/// Checks what cargo says of a package that it has compiled.
+#[track_caller]
+fn assert_no_warning(said: &str) {
+    assert!(said.contains(" my-balancer v"), "not compiled: {said}");
+    assert!(!said.contains("warning"), "{said}");
 }
 
 #[test]
@@ -68,10 +78,18 @@ fn a_new_project_builds_passes_its_check_and_serves() {
     assert!(next.contains("pointsman plugin build"), "{next}");
     let folder = top.path().join("my-balancer");
     cargo(&folder, &["fmt", "--check"]);
-    // The project's own tests pass natively.
-    cargo(&folder, &["test"]);
+    // The project's own tests pass natively. It is compiled anew, natively and as a component, and an
+    // author's first look at it has no warning.
+    assert_no_warning(&cargo(&folder, &["test"]));
+    assert_no_warning(&cargo(
+        &folder,
+        &["clippy", "--all-targets", "--", "-D", "warnings"],
+    ));
 
-    let built = stdout_of(&folder, &["plugin", "build"]);
+    let output = pointsman(&folder, &["plugin", "build"]);
+    assert!(output.status.success(), "{}", text(output.stderr));
+    assert_no_warning(&text(output.stderr));
+    let built = text(output.stdout);
     let (component, size) = built.trim_end().rsplit_once(": ").unwrap();
     assert!(component.ends_with("/my_balancer.wasm"), "{built}");
     assert_eq!(

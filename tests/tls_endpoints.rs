@@ -195,6 +195,37 @@ fn a_service_accepts_the_authorities_that_it_names_and_a_failure_says_why() {
 }
 
 #[test]
+fn a_server_is_asked_for_a_name_in_one_spelling_and_for_no_address() {
+    let ours = Authority::new();
+    let (backend, names) = server(&ours.issue("b.example"), None);
+    let gateway = gateway(Setup::new(), &backend);
+    let mut name = None;
+    for header in [
+        json!(null),
+        json!("B.Example"),
+        json!("b.EXAMPLE:8443"),
+        json!("b.example."),
+        json!("[0:0::1]:8443"),
+    ] {
+        patch_upstream(&gateway, &json!({"host_header": header}));
+        gateway.get("/").expect(200);
+        let asked = std::mem::take(&mut *names.asked.lock().unwrap());
+        if let Some(last) = asked.last() {
+            name.clone_from(last);
+        }
+        // A connection for the same name is used again.
+        let is_name = header
+            .as_str()
+            .is_some_and(|header| header.starts_with(['b', 'B']));
+        assert_eq!(name.as_deref(), is_name.then_some("b.example"), "{header}");
+        assert!(
+            asked.iter().all(|asked| *asked == name),
+            "{header}: {asked:?}"
+        );
+    }
+}
+
+#[test]
 fn an_authority_whose_certificate_is_replaced_is_not_accepted_any_more() {
     let ours = Authority::new();
     let (backend, _) = server(&ours.issue("b.example"), None);

@@ -76,6 +76,17 @@ fn algorithm_and_hash_on_read_back_as_in_kong() {
         }
         assert_eq!(&found, read, "{posted:?} {patched:?}");
     }
+    // A PUT, of a new upstream and of one that hashes.
+    for (path, fields, read) in [
+        ("/upstreams/new", &[HASHING, NONE], "round-robin none"),
+        ("/upstreams/u5", &[HASHING, NONE], "round-robin none"),
+        ("/upstreams/u5", &[HASHING, IP], "consistent-hashing ip"),
+    ] {
+        let put = gateway.admin("PUT", path, fields).expect(200).json();
+        assert_eq!(put, gateway.admin("GET", path, &[]).json(), "{path}");
+        let found = format!("{} {}", text(&put["algorithm"]), text(&put["hash_on"]));
+        assert_eq!(found, read, "{path}");
+    }
 }
 
 #[test]
