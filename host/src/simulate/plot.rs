@@ -1,6 +1,7 @@
 //! Plots of outcomes, as SVG.
 
 mod axis;
+mod colours;
 
 use std::error::Error;
 
@@ -10,6 +11,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use axis::Axis;
+use colours::COLOURS;
 
 use super::outcome::{SimulationResult, short_names};
 use super::scenario::Scenario;
@@ -50,19 +52,6 @@ const QUANTILES: [(&str, f64); 5] = [
     ("median", 0.5),
     ("10th percentile", 0.1),
     ("minimum", 0.0),
-];
-
-/// Colours that people with any kind of colour vision can distinguish on white. The yellow of the
-/// source is left out, because it is too light for a line. Source: Okabe and Ito, Color Universal
-/// Design, 2008.
-const COLOURS: [RGBColor; 7] = [
-    RGBColor(0x00, 0x72, 0xb2),
-    RGBColor(0xd5, 0x5e, 0x00),
-    RGBColor(0x00, 0x9e, 0x73),
-    RGBColor(0xcc, 0x79, 0xa7),
-    RGBColor(0xe6, 0x9f, 0x00),
-    RGBColor(0x56, 0xb4, 0xe9),
-    RGBColor(0x00, 0x00, 0x00),
 ];
 
 /// Lengths of dashes and gaps, in pixels: they distinguish lines of the same colour. The first is
