@@ -169,7 +169,7 @@ impl Error {
 
     /// The error in the answer to whether an entity is valid: 400 in place of 501, because Kong's
     /// clients read every other status as a failure of the question.
-    pub(super) fn as_verdict(mut self) -> Self {
+    pub(super) fn into_verdict(mut self) -> Self {
         if let Self::Coded(coded) = &mut self
             && coded.status == StatusCode::NOT_IMPLEMENTED
         {

@@ -94,7 +94,7 @@ async fn validate(kind: Kind, request: Request) -> ApiResult {
     let input = decode::entity(kind, None, request, BODY_LIMIT).await?;
     let id = given_id(&input)?.unwrap_or_default();
     let created = kind.declaration().create(id, input);
-    created.map_err(|violation| Error::from(violation).as_verdict())?;
+    created.map_err(|violation| Error::from(violation).into_verdict())?;
     let message = json!({ "message": "schema validation successful" });
     Ok(Json(message).into_response())
 }

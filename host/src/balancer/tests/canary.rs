@@ -278,7 +278,7 @@ fn each_version_is_told_of_its_own_tries_alone() {
             (_, _, notes) => end(notes, 200, None),
         }
     }
-    let mut picked = [[0; 2]; 2];
+    let mut picked = [[0_u32; 2]; 2];
     for entropy in 100..300 {
         let (id, side, notes) = place(entropy);
         picked[side as usize][id as usize - 1] += 1;
