@@ -5,7 +5,8 @@ use std::net::TcpStream;
 
 use serde_json::json;
 
-use crate::harness::{Backend, Gateway, until};
+use crate::harness::{Backend, Gateway, patch_upstream, until};
+use crate::record::replayed_bytes;
 
 /// The backend that answers a short prompt.
 fn answering_backend(gateway: &Gateway, prompt: &str) -> String {
@@ -62,5 +63,33 @@ fn short_prompts_avoid_the_target_that_computes_a_long_one() {
         (&usage["picks"], &usage["fallback_picks"]),
         (&json!(22), &json!(0)),
         "{usage}"
+    );
+}
+
+/// It looks at up to eight endpoints with one call, whose answers are in the trace.
+#[test]
+fn a_recording_is_replayed_pick_by_pick() {
+    let gateway = Gateway::start();
+    let backends = ["a", "b", "c", "d", "e"].map(Backend::start);
+    gateway.balanced(&backends.each_ref().map(|backend| (backend.address, 100)));
+    patch_upstream(&gateway, &json!({"algorithm": "token-load"}));
+    let url = format!(
+        "http://{}/upstreams/u/record?seconds=60&facts=true",
+        gateway.admin
+    );
+    let mut recording = ureq::post(&url).send_empty().unwrap();
+    for number in 0..40 {
+        let assistant = format!("You are assistant {}. ", number % 4).repeat(20);
+        answering_backend(&gateway, &format!("{assistant}Question {number}"));
+    }
+    // Another balancer ends the recording.
+    patch_upstream(&gateway, &json!({"algorithm": "random"}));
+    let trace = recording.body_mut().read_to_vec().unwrap();
+    let document = replayed_bytes(&trace, &["-b", "random"]);
+    let rerun = &document["replayed"];
+    assert_eq!(
+        (&rerun["asked"], &rerun["same"]),
+        (&json!(40), &json!(40)),
+        "{rerun}"
     );
 }

@@ -75,6 +75,20 @@ impl Column {
         name.into()
     }
 
+    /// The fixed columns, each at its [`place`](Self::place).
+    const FIXED: [Self; Self::COUNT] = [
+        Self::InFlight,
+        Self::Latency,
+        Self::LatencyAtLoad,
+        Self::ReportedLoad,
+        Self::ReportedQueue,
+        Self::InFlightCost,
+        Self::Unanswered,
+        Self::UnansweredCost,
+        Self::FirstByte,
+        Self::ChunkGap,
+    ];
+
     /// The index of a fixed column.
     const fn place(self) -> Option<usize> {
         Some(match self {
@@ -102,8 +116,8 @@ pub struct Endpoints {
     pub(crate) columns: Vec<Column>,
     /// The columns one after another, each as long as the table.
     pub(crate) load: Vec<u32>,
-    /// The gateway's handles of the columns, for those that it has been asked for.
-    handles: [Cell<Option<u32>>; Column::COUNT],
+    /// The gateway's handles of the columns plus 1, for those that it has been asked for; 0 for others.
+    handles: [Cell<u32>; Column::COUNT],
     /// The handles of [`Column::Reported`] columns.
     named_handles: RefCell<Vec<(&'static str, u32)>>,
     /// For a part of a table, where it comes from.
@@ -251,13 +265,89 @@ impl Endpoints {
     ///
     /// If there is no such position.
     #[must_use]
-    #[inline]
+    // A balancer looks in several places, so the compiler would not compile this into each pick
+    // otherwise.
+    #[inline(always)]
     pub fn look(&self, columns: [Column; 2], positions: [usize; 2]) -> [[u32; 2]; 2] {
-        if cfg!(target_family = "wasm") {
-            let [low, high] = columns.map(|column| self.handle(column));
-            return fetch(low, high, positions.map(|position| self.in_whole(position)));
+        if !cfg!(target_family = "wasm") {
+            return positions.map(|position| columns.map(|column| self.given(column, position)));
         }
-        positions.map(|position| columns.map(|column| self.given(column, position)))
+        let [Some(low), Some(high)] = columns.map(Column::place) else {
+            return self.look_at_named(columns, positions);
+        };
+        let [first, second] = positions;
+        let (one, other) = (self.handles[low].get(), self.handles[high].get());
+        // 0 is for those that were not asked for.
+        fetch(if one > 0 && other > 0 && self.part.is_none() {
+            [one - 1, other - 1, first as u32, second as u32]
+        } else {
+            self.ask_about(low, high, first, second)
+        })
+    }
+
+    /// The handles of two fixed columns, and two positions in the whole table.
+    #[inline(never)]
+    fn ask_about(&self, low: usize, high: usize, first: usize, second: usize) -> [u32; 4] {
+        let [low, high] = [low, high].map(|place| self.handle(Column::FIXED[place]));
+        let [first, second] = [first, second].map(|position| self.in_whole(position) as u32);
+        [low, high, first, second]
+    }
+
+    /// As [`look`](Self::look), if one of the columns is not a fixed one.
+    #[inline(never)]
+    fn look_at_named(&self, columns: [Column; 2], positions: [usize; 2]) -> [[u32; 2]; 2] {
+        let [low, high] = columns.map(|column| self.handle(column));
+        let [first, second] = positions.map(|position| self.in_whole(position) as u32);
+        fetch([low, high, first, second])
+    }
+
+    /// Reads two columns of any number of endpoints, and passes each position with the two values, in
+    /// the order of the positions. As [`look`](Self::look) does, but eight at a time: a call of the
+    /// gateway takes longer than what it reads.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such position.
+    #[inline]
+    pub fn look_at(
+        &self,
+        columns: [Column; 2],
+        positions: &[usize],
+        mut see: impl FnMut(usize, [u32; 2]),
+    ) {
+        for some in positions.chunks(EIGHT) {
+            if some.len() <= 2 || !cfg!(target_family = "wasm") {
+                for pair in some.chunks(2) {
+                    let seen = self.look(columns, [pair[0], pair[pair.len() - 1]]);
+                    for (position, values) in pair.iter().zip(seen) {
+                        see(*position, values);
+                    }
+                }
+                continue;
+            }
+            let [low, high] = columns.map(|column| self.handle(column));
+            // The last one is read again in place of those that are missing.
+            let at = |index: usize| {
+                let position = some[index.min(some.len() - 1)];
+                u32::try_from(self.in_whole(position)).unwrap_or(u32::MAX)
+            };
+            let pairs: [u64; EIGHT] = load::at_eight(
+                low,
+                high,
+                at(0),
+                at(1),
+                at(2),
+                at(3),
+                at(4),
+                at(5),
+                at(6),
+                at(7),
+            )
+            .into();
+            for (position, pair) in some.iter().zip(pairs) {
+                see(*position, [pair as u32, (pair >> 32) as u32]);
+            }
+        }
     }
 
     /// Calls a function for each endpoint whose number of requests in flight has changed since the
@@ -269,7 +359,7 @@ impl Endpoints {
     /// [`Endpoints::with_column`].
     pub fn each_change(&self, mut learn: impl FnMut(usize, u32)) {
         if let Some(part) = &self.part {
-            return part.each_change(learn);
+            return part.each_change(&mut learn);
         }
         if !cfg!(target_family = "wasm") {
             for position in 0..self.table.len() {
@@ -293,8 +383,10 @@ impl Endpoints {
     /// whose handle is known is short, and is compiled into the pick.
     #[inline]
     fn handle(&self, column: Column) -> u32 {
-        let known = column.place().and_then(|place| self.handles[place].get());
-        known.unwrap_or_else(|| self.ask_for_handle(column))
+        let known = column.place().map_or(0, |place| self.handles[place].get());
+        known
+            .checked_sub(1)
+            .unwrap_or_else(|| self.ask_for_handle(column))
     }
 
     #[cold]
@@ -304,7 +396,7 @@ impl Endpoints {
         let Column::Reported(name) = column else {
             let asked = ask();
             if let Some(place) = column.place() {
-                self.handles[place].set(Some(asked));
+                self.handles[place].set(asked + 1);
             }
             return asked;
         };
@@ -340,6 +432,9 @@ impl Endpoints {
     }
 }
 
+/// Endpoints that the gateway is asked about in one call.
+const EIGHT: usize = 8;
+
 /// Fetches all changes of requests in flight from the gateway.
 pub(crate) fn fetch_changes(learn: &mut impl FnMut(usize, u32)) {
     loop {
@@ -354,9 +449,9 @@ pub(crate) fn fetch_changes(learn: &mut impl FnMut(usize, u32)) {
     }
 }
 
-fn fetch(low: u32, high: u32, positions: [usize; 2]) -> [[u32; 2]; 2] {
-    // A position that does not fit into `u32` is invalid, and so is `u32::MAX`.
-    let [first, second] = positions.map(|position| u32::try_from(position).unwrap_or(u32::MAX));
+/// Fetches two columns, by their handles, of two positions.
+#[inline]
+fn fetch([low, high, first, second]: [u32; 4]) -> [[u32; 2]; 2] {
     let (first, second) = load::at_two(low, high, first, second);
     [first, second].map(|pair| [pair as u32, (pair >> 32) as u32])
 }

@@ -51,14 +51,15 @@ impl Part {
         self.origins[position] as usize
     }
 
-    pub(crate) fn each_change(&self, mut learn: impl FnMut(usize, u32)) {
+    // Not generic, so that it does not lengthen the picks of whole tables.
+    pub(crate) fn each_change(&self, learn: &mut dyn FnMut(usize, u32)) {
         if !cfg!(target_family = "wasm") {
             for (position, in_flight) in self.given.iter().enumerate() {
                 learn(position, *in_flight);
             }
             return;
         }
-        self.each_change_of(|learn| fetch_changes(learn), &mut learn);
+        self.each_change_of(|learn| fetch_changes(learn), learn);
     }
 
     /// Tells the changes of this part: those that are due, and those that `fetch` tells of the

@@ -139,9 +139,21 @@ impl<T: Default> Zones<T> {
         endpoints: &Endpoints,
         mut choose: impl FnMut(&mut T, &Endpoints) -> Option<usize>,
     ) -> Option<usize> {
-        let Some(split) = &mut self.split else {
+        if self.split.is_none() {
             return choose(&mut self.preferred, endpoints);
-        };
+        }
+        self.pick_of_parts(endpoints, choose)
+    }
+
+    /// Picks a position of a table that is split. Out of line, so that a pick of a table that is not is
+    /// as short as without zones.
+    #[inline(never)]
+    fn pick_of_parts(
+        &mut self,
+        endpoints: &Endpoints,
+        mut choose: impl FnMut(&mut T, &Endpoints) -> Option<usize>,
+    ) -> Option<usize> {
+        let split = self.split.as_mut()?;
         let [near, far] = &mut split.parts;
         near.read_load_of(endpoints);
         let preferred = near.in_whole(choose(&mut self.preferred, near)?);

@@ -115,11 +115,13 @@ const NO_CHANGE: u64 = u64::MAX;
 const NO_STATUS: u64 = u64::MAX;
 
 impl LoadView {
+    fn column(&self, handle: u32) -> wasmtime::Result<&Column> {
+        let column = self.handles.column(handle);
+        column.ok_or_else(|| wasmtime::format_err!("{handle} is not the handle of a column"))
+    }
+
     fn value(&self, now: u64, column: u32, position: u32) -> wasmtime::Result<u32> {
-        let Some(column) = self.handles.column(column) else {
-            wasmtime::bail!("{column} is not the handle of a column");
-        };
-        Ok(column.value(self.endpoint(position)?, now))
+        Ok(self.column(column)?.value(self.endpoint(position)?, now))
     }
 
     fn endpoint(&self, position: u32) -> wasmtime::Result<&Arc<Endpoint>> {
@@ -144,10 +146,23 @@ impl LoadView {
         }
     }
 
-    fn pair(&self, now: u64, low: u32, high: u32, position: u32) -> wasmtime::Result<u64> {
-        let low = self.value(now, low, position)?;
-        let high = self.value(now, high, position)?;
-        Ok(u64::from(high) << 32 | u64::from(low))
+    /// Two columns for some positions: `low` in the low 32 bits, and `high` in the high 32 bits.
+    fn pairs<const N: usize>(
+        &mut self,
+        now: u64,
+        [low, high]: [u32; 2],
+        positions: [u32; N],
+    ) -> wasmtime::Result<[u64; N]> {
+        let mut pairs = [0; N];
+        for (pair, position) in pairs.iter_mut().zip(positions) {
+            *pair = self.answer(|load| {
+                let endpoint = load.endpoint(position)?;
+                let [low, high] = [load.column(low)?, load.column(high)?];
+                let [low, high] = [low, high].map(|column| column.value(endpoint, now));
+                Ok(u64::from(high) << 32 | u64::from(low))
+            })?;
+        }
+        Ok(pairs)
     }
 
     /// An answer to a question about load or tries: the live one, which is recorded if a recording is
@@ -200,9 +215,25 @@ impl load::Host for Guest {
         first: u32,
         second: u32,
     ) -> wasmtime::Result<(u64, u64)> {
-        let now = self.now;
-        let mut at = |position| (self.own).answer(|load| load.pair(now, low, high, position));
-        Ok((at(first)?, at(second)?))
+        let pairs = (self.own).pairs(self.now, [low, high], [first, second])?;
+        Ok(pairs.into())
+    }
+
+    fn at_eight(
+        &mut self,
+        low: u32,
+        high: u32,
+        a: u32,
+        b: u32,
+        c: u32,
+        d: u32,
+        e: u32,
+        f: u32,
+        g: u32,
+        h: u32,
+    ) -> wasmtime::Result<(u64, u64, u64, u64, u64, u64, u64, u64)> {
+        let positions = [a, b, c, d, e, f, g, h];
+        Ok((self.own).pairs(self.now, [low, high], positions)?.into())
     }
 
     fn changes(&mut self) -> wasmtime::Result<(u64, u64, u64, u64)> {

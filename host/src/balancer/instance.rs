@@ -264,6 +264,12 @@ impl Instance {
         })
     }
 
+    /// Instructions of the last pick, of an engine that counts them.
+    #[cfg(test)]
+    pub(super) fn instructions(&self) -> Option<u64> {
+        self.sandbox.instructions()
+    }
+
     /// Bytes of memory that it has taken.
     pub(super) fn memory(&self) -> usize {
         self.sandbox.memory()

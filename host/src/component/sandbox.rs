@@ -158,6 +158,13 @@ impl<T: 'static> Sandbox<T> {
         self.overrun.take()
     }
 
+    /// Instructions of the last call, of an engine that counts them.
+    #[cfg(test)]
+    pub(crate) fn instructions(&self) -> Option<u64> {
+        let left = self.store.get_fuel().ok()?;
+        self.fuel?.checked_sub(left)
+    }
+
     /// Bytes of memory that the instance has taken.
     pub(crate) fn memory(&self) -> usize {
         self.store.data().limits.memory

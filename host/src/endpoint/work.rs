@@ -83,6 +83,18 @@ impl Endpoint {
         })
     }
 
+    /// The cost of the requests in flight, without the parts that are done.
+    pub fn in_flight_cost(&self) -> u32 {
+        let pinned = self.pinned().map(|work| work.cost);
+        pinned.unwrap_or_else(|| self.live.work.cost())
+    }
+
+    /// What those without a first byte of the body weigh until it.
+    pub fn unanswered_cost(&self) -> u32 {
+        let pinned = self.pinned().map(|work| work.unanswered_cost);
+        pinned.unwrap_or_else(|| self.live.work.unanswered_cost())
+    }
+
     /// Sets what the requests in flight weigh, and how their bodies stream, to any value, for a
     /// balancer that is tried out without a gateway. No request that weighs something may count here
     /// at the same time.

@@ -184,7 +184,7 @@ impl PrefixAffinity {
     /// The less busy of two endpoints that are drawn by weight.
     fn less_busy(&self, entropy: &mut Entropy, endpoints: &Endpoints) -> Option<Seen> {
         let (first, second) = self.lottery.draw_two(entropy)?;
-        let (first, second) = (self.look(endpoints, first), self.look(endpoints, second));
+        let [first, second] = self.look_at_two(endpoints, [first, second]);
         Some(if second.load < first.load {
             second
         } else {
@@ -193,8 +193,22 @@ impl PrefixAffinity {
     }
 
     fn look(&self, endpoints: &Endpoints, position: usize) -> Seen {
+        let [seen, _] = self.look_at_two(endpoints, [position; 2]);
+        seen
+    }
+
+    /// Two endpoints in one call of the gateway.
+    fn look_at_two(&self, endpoints: &Endpoints, positions: [usize; 2]) -> [Seen; 2] {
         let columns = [Column::ReportedQueue, Column::ReportedLoad];
-        let [[queue, load], _] = endpoints.look(columns, [position; 2]);
+        let [one, other] = endpoints.look(columns, positions);
+        [
+            self.seen(endpoints, positions[0], one),
+            self.seen(endpoints, positions[1], other),
+        ]
+    }
+
+    /// What is known of an endpoint with this queue and load.
+    fn seen(&self, endpoints: &Endpoints, position: usize, [queue, load]: [u32; 2]) -> Seen {
         let in_flight = u64::from(self.in_flight[position]);
         let weight = u64::from(endpoints[position].weight).max(1);
         // Its share of all requests in flight, including this request.

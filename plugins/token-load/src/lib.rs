@@ -17,6 +17,8 @@ pub struct TokenLoad {
     options: Options,
     memory: Memory,
     lottery: Lottery,
+    /// The positions that a pick compares. Kept, so that no pick allocates them.
+    candidates: Vec<usize>,
 }
 
 /// What a request asks for.
@@ -81,8 +83,11 @@ impl Balancer for TokenLoad {
             0 => &asked.hashes[..],
             _ => &[],
         };
-        let candidates = self.candidates(&mut Entropy::of(request), endpoints, known);
-        let (position, first_byte) = self.least(&candidates, endpoints, &asked, known)?;
+        let mut candidates = std::mem::take(&mut self.candidates);
+        self.draw(&mut candidates, &mut Entropy::of(request), endpoints, known);
+        let least = self.least(&candidates, endpoints, &asked, known);
+        self.candidates = candidates;
+        let (position, first_byte) = least?;
         self.memory.used(&asked.hashes, position);
         Some(Weighted {
             position,
@@ -107,14 +112,19 @@ impl TokenLoad {
         let header = options.tokens_header.as_deref();
         let told = header.and_then(|name| facts::header(name)?.trim().parse().ok());
         let tokens = |bytes: u64| (bytes as f64 / options.bytes_per_token).ceil() as u32;
+        let without_prompt = |bytes: u64| Demand {
+            prompt: told.unwrap_or_else(|| tokens(bytes)),
+            answer: options.answer_tokens,
+            hashes: Vec::new(),
+        };
+        // Asked first, since a request without a body then costs one call of the gateway.
+        let Some((seen, has_more)) = facts::body_length() else {
+            return without_prompt(0);
+        };
+        let unseen = || if has_more { unseen(seen) } else { 0 };
         let Some((bytes, is_cut)) = facts::prompt_length() else {
             // A body without a prompt counts in full.
-            let all = || facts::body_length().map_or(0, |(seen, _)| seen + unseen());
-            return Demand {
-                prompt: told.unwrap_or_else(|| tokens(all())),
-                answer: options.answer_tokens,
-                hashes: Vec::new(),
-            };
+            return without_prompt(seen + unseen());
         };
         let estimated = || tokens(bytes + if is_cut { unseen() } else { 0 });
         let mut limits = LIMITS.iter().filter_map(|name| facts::json_field(name, 16));
@@ -130,21 +140,23 @@ impl TokenLoad {
         }
     }
 
-    /// The positions that are compared: those that have the longest known prefix, and all others if
-    /// they are few, or some that are drawn by weight.
-    fn candidates(
+    /// Draws the positions that are compared: those that have the longest known prefix, and all
+    /// others if they are few, or some that are drawn by weight.
+    fn draw(
         &self,
+        drawn: &mut Vec<usize>,
         entropy: &mut Entropy,
         endpoints: &Endpoints,
         hashes: &[u64],
-    ) -> Vec<usize> {
+    ) {
         let (count, most) = (endpoints.len(), self.options.choices);
+        drawn.clear();
         if count <= most {
             // From a random one on, since of equal ones the first is picked.
             let first = entropy.below(count);
-            return (first..count).chain(0..first).collect();
+            drawn.extend((first..count).chain(0..first));
+            return;
         }
-        let mut drawn = Vec::with_capacity(2 * most);
         for _ in 0..most {
             drawn.extend(self.lottery.draw(entropy));
         }
@@ -152,7 +164,6 @@ impl TokenLoad {
         if let Some(last) = longest.checked_sub(1) {
             drawn.extend(self.memory.holders(hashes[last]).take(most));
         }
-        drawn
     }
 
     /// The candidate that has the fewest tokens to compute for its weight, with those of the request
@@ -165,27 +176,25 @@ impl TokenLoad {
         hashes: &[u64],
     ) -> Option<(usize, u32)> {
         let mut least: Option<(f64, usize, u32)> = None;
-        for pair in candidates.chunks(2) {
-            let (first, last) = (*pair.first()?, *pair.last()?);
-            let columns = [Column::InFlightCost, Column::UnansweredCost];
-            let seen = endpoints.look(columns, [first, last]);
-            for (&position, [all, unanswered]) in pair.iter().zip(seen) {
-                let missing = self.missing(asked, hashes, position);
-                let answers = f64::from(all.saturating_sub(unanswered));
-                let tokens = f64::from(unanswered)
-                    + f64::from(missing)
-                    + answers * self.options.answer_weight;
-                let load = tokens / f64::from(endpoints[position].weight.max(1));
-                if least.is_none_or(|(least, ..)| load < least) {
-                    least = Some((load, position, missing));
-                }
+        let columns = [Column::InFlightCost, Column::UnansweredCost];
+        endpoints.look_at(columns, candidates, |position, [all, unanswered]| {
+            let missing = self.missing(asked, hashes, position);
+            let answers = f64::from(all.saturating_sub(unanswered));
+            let tokens =
+                f64::from(unanswered) + f64::from(missing) + answers * self.options.answer_weight;
+            let load = tokens / f64::from(endpoints[position].weight.max(1));
+            if least.is_none_or(|(least, ..)| load < least) {
+                least = Some((load, position, missing));
             }
-        }
+        });
         least.map(|(_, position, missing)| (position, missing))
     }
 
     /// The tokens of a prompt that an endpoint has to compute.
     fn missing(&self, asked: &Demand, hashes: &[u64], position: usize) -> u32 {
+        if hashes.is_empty() {
+            return asked.prompt.max(1);
+        }
         let known = blocks_of(self.memory.known(hashes, position));
         let bytes = known * self.options.block_size;
         let cached = (bytes as f64 / self.options.bytes_per_token) as u32;
@@ -194,11 +203,8 @@ impl TokenLoad {
     }
 }
 
-/// The bytes of the body after the part that is known, as far as its length is known.
-fn unseen() -> u64 {
-    let Some((seen, true)) = facts::body_length() else {
-        return 0;
-    };
+/// The bytes of the body after those that were seen, as far as its length is known.
+fn unseen(seen: u64) -> u64 {
     let length = facts::header("content-length");
     let length: Option<u64> = length.and_then(|length| length.parse().ok());
     length.map_or(0, |length| length.saturating_sub(seen))

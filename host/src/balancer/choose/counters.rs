@@ -79,6 +79,15 @@ impl Balancer {
         self.inner.lock().memory()
     }
 
+    /// Instructions of the plugin's last call, of an engine that counts them.
+    #[cfg(test)]
+    pub(in crate::balancer) fn instructions(&self) -> Option<u64> {
+        match &self.inner.lock().slot {
+            Slot::Running(instance) => instance.instructions(),
+            Slot::Empty | Slot::Quarantined(_) => None,
+        }
+    }
+
     /// What the balancer has done so far.
     pub fn counters(&self) -> Counters {
         let mut counters = self.inner.lock().counters();

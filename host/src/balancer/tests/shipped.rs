@@ -207,3 +207,50 @@ fn only_what_a_balancer_reads_is_observed() {
         assert_eq!(balancer.wants(Observed::Report), report, "{name} {config}");
     }
 }
+
+/// Mean instructions of a pick of a component, without a call of the host. Requests in flight and
+/// latencies differ.
+fn instructions(engine: &Arc<Engine>, component: &[u8], length: usize) -> f64 {
+    let plugin = engine.load_trusted(component).unwrap();
+    let balancer = Balancer::new(Arc::clone(engine), "u", plugin, "{}".into());
+    let table = table(length);
+    for endpoint in table.iter() {
+        let load = endpoint.id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        endpoint.observe_latency(1, 1000 + load % 10_000, 0);
+        endpoint.pretend_in_flight((load >> 62) as u32);
+    }
+    balancer.set_endpoints(table);
+    let picks = 2000;
+    let taken = (0..=picks).map(|number: u64| {
+        let entropy = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let request = PickRequest {
+            affinity: Some(entropy),
+            ..request(entropy)
+        };
+        balancer.pick(request, &[], drop);
+        balancer.instructions().unwrap()
+    });
+    // The first pick may have work to do for the table.
+    let taken: u64 = taken.skip(1).sum();
+    assert_eq!(balancer.counters().fallback_picks, 0);
+    taken as f64 / picks as f64
+}
+
+/// A zone that could be preferred, and is not, costs next to nothing: the component of before there were
+/// zones is the measure. Instructions of WebAssembly are counted, of which many only move values and
+/// are not there in the end.
+#[test]
+fn a_pick_without_a_zone_takes_about_as_many_instructions_as_before_there_were_zones() {
+    let before = include_bytes!("../../../../tests/components/p2c-1.3.0.wasm");
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::metered(settings(&folder)).unwrap();
+    let shipped = SHIPPED
+        .iter()
+        .find(|shipped| shipped.name == "p2c")
+        .unwrap();
+    for length in [4, 100, 1000] {
+        let [now, before] =
+            [shipped.component, before].map(|component| instructions(&engine, component, length));
+        assert!(now <= 1.1 * before, "{now} {before} at {length}");
+    }
+}
