@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn every_stored_input_keeps_the_properties() {
         type Target = (&'static str, fn(&[u8]));
-        let targets: [Target; 16] = [
+        let targets: [Target; 17] = [
             ("request_head", request_head),
             ("response", response),
             ("form", form),
@@ -67,6 +67,7 @@ mod tests {
             ("client_address", client_address),
             ("nginx", nginx),
             ("trace_context", trace_context),
+            ("component", component),
         ];
         for (target, run) in targets {
             for input in inputs(target) {
