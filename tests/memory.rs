@@ -85,9 +85,25 @@ fn an_import_leaves_little_memory() {
     });
 }
 
+/// The goal is 40 MiB of resident memory, of a build for production: `benches/idle` measures that. A
+/// build for tests has twice as many pages of the program, and the same memory besides.
 #[test]
 fn an_idle_gateway_holds_little_memory() {
-    let gateway = Gateway::start();
+    let folder = tempfile::tempdir().unwrap();
+    // The first start compiles the balancers, the second one reads their code.
+    for _ in 0..2 {
+        // With the default settings, the page included.
+        let gateway = Setup::with_data(folder.path())
+            .uncompiled()
+            .arg("--admin-gui-listen", "127.0.0.1:0")
+            .start();
+        holds_little_memory(&gateway);
+        gateway.terminate();
+        assert!(gateway.wait().0.success());
+    }
+}
+
+fn holds_little_memory(gateway: &Gateway) {
     let resident = gateway.resident_bytes();
     println!("an idle gateway holds {} KiB", resident >> 10);
     let maps = std::fs::read_to_string(format!("/proc/{}/smaps", gateway.pid())).unwrap();
@@ -110,5 +126,6 @@ fn an_idle_gateway_holds_little_memory() {
         }
     }
     println!("of which {anonymous} KiB are anonymous");
-    assert!(anonymous <= 24 << 10, "{anonymous} KiB");
+    // 20 to 25 MiB: what threads keep of what the start has freed differs from start to start.
+    assert!(anonymous <= 28 << 10, "{anonymous} KiB");
 }
