@@ -72,6 +72,42 @@ fn requests_at_a_deleted_upstream_end_after_the_drain_timeout() {
     });
 }
 
+/// A request is sent as it was routed, although that is deleted before its body has come.
+#[test]
+fn a_request_that_has_begun_reaches_the_deleted_upstream() {
+    let gateway = Gateway::start();
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100)]);
+    let url = format!("http://{}", two.address);
+    let plain = [("name", "plain"), ("url", &*url)];
+    gateway.admin("POST", "/services", &plain).expect(201);
+    let route = [("name", "plain"), ("paths[]", "/plain")];
+    gateway
+        .admin("POST", "/services/plain/routes", &route)
+        .expect(201);
+    let mut clients = ["/", "/plain"].map(|path| {
+        let mut raw = Raw::connect(gateway.proxy);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n"
+        );
+        raw.send(head.as_bytes());
+        // The request is routed, since its body is asked for.
+        let head = raw.read_until("\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 100"), "{head}");
+        raw
+    });
+    for path in ["/upstreams/u", "/routes/plain", "/services/plain"] {
+        gateway.admin("DELETE", path, &[]).expect(204);
+    }
+    for (raw, backend) in clients.iter_mut().zip(["one", "two"]) {
+        raw.send(b"body");
+        let head = raw.read_until("\r\n\r\n").to_ascii_lowercase();
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        let served_by = format!("x-backend: {backend}\r\n");
+        assert!(head.contains(&served_by), "{head}");
+    }
+}
+
 #[test]
 fn probes_end_with_their_upstream() {
     // The only worker has used the upstream.

@@ -151,10 +151,7 @@ impl Upstream {
         self.policy = Arc::new(policy);
         self.shared.members.set_policy(Arc::clone(&self.policy));
         self.shared.places.look();
-        self.schedule_trials();
-        self.shared.probes.sync();
-        self.shared.report_readers.sync();
-        self.shared.outliers.sync();
+        self.follow_members();
     }
 
     /// Renames it. All that is known of its addresses stays, and so do the state of its balancer,
@@ -166,15 +163,22 @@ impl Upstream {
 
     /// Stops its background work, since it was deleted: no address is left to be probed, and the
     /// addresses that it had are drained. A worker whose last request was long ago may still hold
-    /// the upstream; that keeps none of this work running.
-    pub fn retire(&self, names: &Names) {
-        self.set_targets(&[], names);
+    /// the upstream; that keeps none of this work running. Requests that have found it before are
+    /// still sent to these addresses.
+    pub fn retire(&self) {
+        self.shared.members.retire();
+        self.follow_members();
     }
 
     /// Replaces the targets to choose from. Endpoints that stay keep what is known of them, and the
     /// balancer is told only if its table changes.
     pub fn set_targets(&self, targets: &[ConfiguredTarget], names: &Names) {
         self.shared.members.set_targets(targets, names);
+        self.follow_members();
+    }
+
+    /// Has the background work follow the present addresses.
+    fn follow_members(&self) {
         self.schedule_trials();
         self.shared.probes.sync();
         self.shared.report_readers.sync();

@@ -397,7 +397,7 @@ impl Compiler {
         self.deleted.extend(self.services.take_left());
         let unused = |upstream: &mut Arc<Upstream>| !self.services.uses(upstream);
         for upstream in self.deleted.extract_if(.., unused) {
-            upstream.retire(&context.names);
+            upstream.retire();
         }
     }
 }

@@ -168,14 +168,18 @@ struct Inner {
     name: Arc<str>,
     targets: Vec<ConfiguredTarget>,
     members: Vec<Member>,
-    /// What is known of addresses that were removed, and when that was.
-    gone: HashMap<u64, (Arc<Live>, Instant)>,
+    gone: Gone,
     /// The addresses that another gateway has found unhealthy, in ascending order, while it probes
     /// for this one.
     findings: Option<Vec<u64>>,
     /// Ids and weights of the table that the balancer has.
     table: Vec<(u64, u32)>,
+    /// Whether the upstream was deleted: then the balancer keeps the table that it has.
+    is_retired: bool,
 }
+
+/// What is known of addresses that were removed, and when that was.
+type Gone = HashMap<u64, (Arc<Live>, Instant)>;
 
 impl Members {
     /// `places` is notified of endpoints that join, and of new limits.
@@ -195,6 +199,7 @@ impl Members {
                 gone: HashMap::new(),
                 findings: None,
                 table: Vec::new(),
+                is_retired: false,
             }),
             policy: RwLock::default(),
             balancer,
@@ -218,6 +223,11 @@ impl Members {
         let mut inner = self.inner.lock();
         self.memory.rename(&inner.name, name);
         inner.name = name.into();
+    }
+
+    /// Whether the upstream was deleted.
+    pub(super) fn is_retired(&self) -> bool {
+        self.inner.lock().is_retired
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -111,7 +111,11 @@ impl Upstream {
             Choice::Endpoint(Err((again, details))) => {
                 let failover = self.shared.members.failover(tried, request.entropy);
                 let Some(failover) = failover else {
-                    return Ok(claim(again, false, details));
+                    return match self.shared.members.is_retired() {
+                        // Its requests are not to be repeated at addresses that are drained.
+                        true => Err(NoPeer::NoTargets.into()),
+                        false => Ok(claim(again, false, details)),
+                    };
                 };
                 note(ChosenBy::Failover);
                 Ok(claim(failover, false, ChoiceDetails::default()))

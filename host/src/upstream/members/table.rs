@@ -18,6 +18,9 @@ const MAX_WEIGHT: u32 = 65_535;
 impl Members {
     /// Makes the table anew, and hands it to the balancer if it is another one.
     pub(super) fn choose(&self, inner: &mut Inner) {
+        if inner.is_retired {
+            return;
+        }
         let now = Instant::now();
         let policy = self.policy();
         let name = Arc::clone(&inner.name);

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::super::memory::REMEMBERED;
 use super::super::resolve::Names;
-use super::{Inner, Member, Members, apply_finding};
+use super::{Gone, Inner, Member, Members, apply_finding};
 use crate::authority::{Host, written_out};
 use crate::endpoint::{Endpoint, Labels, Live};
 use crate::endpoint_address::EndpointAddress;
@@ -163,12 +163,9 @@ impl Members {
                 });
             }
         }
-        let drain = policy.drain_timeout();
-        gone.extend(old.into_iter().map(|(id, member)| {
-            member.live.leave(drain.map(|timeout| now + timeout));
-            self.memory.release(name, id);
-            (id, (member.live, now))
-        }));
+        for member in old.into_values() {
+            self.leave(name, member, gone);
+        }
         inner.targets = targets.to_vec();
         self.choose(&mut inner);
         let awaits = inner.members.is_empty() && awaits_name;
@@ -177,6 +174,37 @@ impl Members {
         if !awaits {
             self.looked_up.notify_waiters();
         }
+    }
+
+    /// Ends the use of all addresses, since the upstream was deleted. The balancer keeps its table: a
+    /// request that has found the upstream before that may not have an endpoint yet, as while its
+    /// body is read.
+    pub(in crate::upstream) fn retire(&self) {
+        let mut inner = self.inner.lock();
+        let Inner {
+            name,
+            members,
+            gone,
+            targets,
+            is_retired,
+            ..
+        } = &mut *inner;
+        *is_retired = true;
+        targets.clear();
+        for member in members.drain(..) {
+            self.leave(name, member, gone);
+        }
+        self.awaits_names.store(false, Ordering::Release);
+        self.looked_up.notify_waiters();
+    }
+
+    /// Has an address leave the upstream of this name.
+    fn leave(&self, upstream: &str, member: Member, gone: &mut Gone) {
+        let now = Instant::now();
+        let drain = self.policy().drain_timeout();
+        member.live.leave(drain.map(|timeout| now + timeout));
+        self.memory.release(upstream, member.id);
+        gone.insert(member.id, (member.live, now));
     }
 
     /// Restores what an earlier run of the gateway, or an earlier upstream of this name, has left
