@@ -4,11 +4,11 @@
 mod asked;
 mod component;
 mod cost;
+mod output;
 mod progress;
 mod report;
 mod suite;
 mod trial;
-mod words;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,8 +36,8 @@ pub struct Arguments {
     #[arg(long, value_name = "JSON", default_value = "{}")]
     config: String,
 
-    /// An endpoint to try it with, by its address or by its id, as the Admin API shows it; may be given several
-    /// times. With a label, ${LABEL} in the settings stands for the id
+    /// An endpoint to try it with, by its address or by its id, as the Admin API shows it; may be
+    /// given several times. With a label, ${LABEL} in the settings stands for the id
     #[arg(
         long = "endpoint",
         value_name = "[LABEL=]HOST:PORT|ID",
@@ -54,7 +54,8 @@ pub struct Arguments {
     )]
     labels: Vec<(String, String)>,
 
-    /// A scenario of `pointsman simulate` (.toml) whose named endpoints, and labels of targets, it is tried with
+    /// A scenario of `pointsman simulate` (.toml) whose named endpoints, and labels of targets, it
+    /// is tried with
     #[arg(long, value_name = "FILE")]
     scenario: Option<String>,
 
@@ -174,7 +175,7 @@ pub(super) fn check(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None => vec![arguments.labels.iter().cloned().collect()],
     };
     let endpoints = Endpoints { named, labels };
-    let report = words::listen(|| report(&engine, shown, &bytes, &config, endpoints));
+    let report = output::capture(|| report(&engine, shown, &bytes, &config, endpoints));
     print(&match arguments.format {
         Format::Table => report::table(&report),
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",

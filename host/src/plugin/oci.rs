@@ -30,7 +30,8 @@ const PASSWORD: &str = "POINTSMAN_REGISTRY_PASSWORD";
 /// What is to be fetched.
 #[derive(Debug, Args)]
 pub struct Pull {
-    /// Where it is: REGISTRY/REPOSITORY:TAG, or @DIGEST in place of the tag; plain HTTP for localhost
+    /// Where it is: REGISTRY/REPOSITORY:TAG, or @DIGEST in place of the tag; plain HTTP for
+    /// localhost
     reference: String,
 
     /// File to write the component to
@@ -57,7 +58,8 @@ pub struct Publish {
 /// Who asks the registry.
 #[derive(Debug, Args)]
 struct Account {
-    /// Name of the account at the registry; its password or token is read from POINTSMAN_REGISTRY_PASSWORD
+    /// Name of the account at the registry; its password or token is read from
+    /// POINTSMAN_REGISTRY_PASSWORD
     #[arg(long, env = "POINTSMAN_REGISTRY_USERNAME", value_name = "NAME")]
     username: Option<String>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Finding, words};
+use super::{Finding, output};
 use crate::balancer::{Engine, LoadError, LoadedBalancer, try_settings};
 use crate::component::{ComponentError, Schema};
 
@@ -70,7 +70,7 @@ pub(super) fn load(
     let plugin = match engine.load_trusted(bytes) {
         Ok(plugin) => plugin,
         Err(error) => {
-            let sentence = words::with(error.to_string());
+            let sentence = output::with(error.to_string());
             checks.push(Finding::fail(STEPS[step(&error)], sentence));
             return None;
         }
@@ -203,5 +203,5 @@ fn refusal(engine: &Engine, plugin: &LoadedBalancer, config: &str) -> Option<Str
         ));
     }
     let refused = try_settings(engine, plugin, config).err()?;
-    Some(words::with(refused))
+    Some(output::with(refused))
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::trial::{Trial, Wrong};
+use super::trial::{CheckRun, Wrong};
 use super::{Finding, Subject, progress};
 use crate::balancer::CostBudget;
 use crate::clock::thread_cpu_time;
@@ -89,7 +89,7 @@ fn measured(subject: &Subject) -> Result<Cost, Wrong> {
         memory: Vec::new(),
     };
     for endpoints in SIZES {
-        let mut trial = Trial::new(subject, &vec![100; endpoints])?;
+        let mut trial = CheckRun::new(subject, &vec![100; endpoints])?;
         // The first pick creates the instance.
         trial.pick()?;
         let nanoseconds = pick(&mut trial)?;
@@ -118,17 +118,17 @@ fn allowed(endpoints: usize) -> Duration {
 }
 
 /// Whether a gateway would find the picks to be at fault: they are charged to its budget. The time
-/// between two of them is what one may take, as under the most requests that a processor serves with
-/// such picks. Other work of the machine may have slowed down some of the picks, so it has to happen
-/// twice.
-fn overdraft(trial: &mut Trial, allowed: Duration) -> Result<Option<Overdraft>, Wrong> {
+/// between two of them is what one may take, as under the most requests that a processor serves
+/// with such picks. Other work of the machine may have slowed down some of the picks, so it has to
+/// happen twice.
+fn overdraft(trial: &mut CheckRun, allowed: Duration) -> Result<Option<Overdraft>, Wrong> {
     Ok(match charge(trial, allowed)? {
         Some(_) => charge(trial, allowed)?,
         None => None,
     })
 }
 
-fn charge(trial: &mut Trial, allowed: Duration) -> Result<Option<Overdraft>, Wrong> {
+fn charge(trial: &mut CheckRun, allowed: Duration) -> Result<Option<Overdraft>, Wrong> {
     let start = Instant::now();
     let mut budget = CostBudget::NEW;
     let gap = bound();
@@ -158,7 +158,7 @@ fn charge(trial: &mut Trial, allowed: Duration) -> Result<Option<Overdraft>, Wro
 }
 
 /// Nanoseconds of the quickest of several measurements.
-fn pick(trial: &mut Trial) -> Result<u64, Wrong> {
+fn pick(trial: &mut CheckRun) -> Result<u64, Wrong> {
     let mut least = u64::MAX;
     for _ in 0..MEASUREMENTS {
         let start = Instant::now();

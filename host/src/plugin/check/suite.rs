@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::trial::{Trial, Wrong};
-use super::{Finding, Subject, progress, words};
+use super::trial::{CheckRun, Wrong};
+use super::{Finding, Subject, output, progress};
 use crate::endpoint::{Endpoint, InFlight, LoadReport, RequestCost};
 
 /// The outcome of a check without a failure.
@@ -47,7 +47,7 @@ const FAVOURED: f64 = 2.0;
 pub(super) fn run(subject: &Subject) -> Vec<Finding> {
     let run = |&(id, check): &(&'static str, Check)| {
         // Discards what an earlier check printed.
-        words::take();
+        output::take();
         progress::begin(id);
         match check(subject) {
             Ok(Fine(sentence)) => Finding::pass(id, sentence),
@@ -64,7 +64,7 @@ struct Traffic(VecDeque<InFlight>);
 
 impl Traffic {
     /// Sends one more request, and ends the oldest ones until at most so many are left.
-    fn send(&mut self, trial: &mut Trial, to: Arc<Endpoint>, most: usize) {
+    fn send(&mut self, trial: &mut CheckRun, to: Arc<Endpoint>, most: usize) {
         let now = trial.now;
         self.0
             .push_back(InFlight::new(to).weighing(trial.cost, true, now));
@@ -85,7 +85,7 @@ impl Traffic {
 
 /// How often each endpoint is picked, for successive requests of which none is tied to a session
 /// and at most so many are in flight.
-fn tally(trial: &mut Trial, picks: u64, most: usize) -> Result<HashMap<u64, u64>, Wrong> {
+fn tally(trial: &mut CheckRun, picks: u64, most: usize) -> Result<HashMap<u64, u64>, Wrong> {
     let mut counts = HashMap::new();
     let mut traffic = Traffic::default();
     for _ in 0..picks {
@@ -101,7 +101,7 @@ fn tally(trial: &mut Trial, picks: u64, most: usize) -> Result<HashMap<u64, u64>
 }
 
 /// The outcome of a trial with refusals; none if there were none.
-fn refusals(trial: &Trial) -> Result<Option<Note>, Wrong> {
+fn refusals(trial: &CheckRun) -> Result<Option<Note>, Wrong> {
     let (refused, picks) = (trial.refused, trial.picks);
     let statuses: Vec<String> = trial.statuses.iter().map(u16::to_string).collect();
     let statuses = statuses.join(" or ");
@@ -118,7 +118,7 @@ fn refusals(trial: &Trial) -> Result<Option<Note>, Wrong> {
 }
 
 fn one(subject: &Subject) -> Result<Note, Wrong> {
-    let mut trial = Trial::new(subject, &[100])?;
+    let mut trial = CheckRun::new(subject, &[100])?;
     trial.sessions = true;
     for _ in 0..100 {
         trial.pick()?;
@@ -128,7 +128,7 @@ fn one(subject: &Subject) -> Result<Note, Wrong> {
 }
 
 fn many(subject: &Subject) -> Result<Note, Wrong> {
-    let mut trial = Trial::new(subject, &[100; 50])?;
+    let mut trial = CheckRun::new(subject, &[100; 50])?;
     (trial.sessions, trial.has_requests) = (true, true);
     let mut traffic = Traffic::default();
     for _ in 0..5000 {
@@ -143,7 +143,7 @@ fn many(subject: &Subject) -> Result<Note, Wrong> {
 
 /// Without endpoints the balancer is not asked for picks, but it gets the empty table.
 fn empty(subject: &Subject) -> Result<Note, Wrong> {
-    let mut trial = Trial::new(subject, &[])?;
+    let mut trial = CheckRun::new(subject, &[])?;
     let table: Vec<_> = (0..3).map(|number| trial.endpoint(number, 100)).collect();
     for _ in 0..3 {
         trial.tell(table.clone())?;
@@ -160,7 +160,7 @@ fn empty(subject: &Subject) -> Result<Note, Wrong> {
 
 fn weights(subject: &Subject) -> Result<Note, Wrong> {
     let weights = [100, 200, 300, 400];
-    let mut trial = Trial::new(subject, &weights)?;
+    let mut trial = CheckRun::new(subject, &weights)?;
     let picks = 20_000;
     // Of an idle fleet, a balancer that weighs work may well use the largest endpoint alone.
     let in_flight = match subject.plugin.weighs_requests() {
@@ -197,7 +197,7 @@ fn weights(subject: &Subject) -> Result<Note, Wrong> {
 
 /// All endpoints are equal, and each request ends before the next one starts.
 fn ties(subject: &Subject) -> Result<Note, Wrong> {
-    let mut trial = Trial::new(subject, &[100; 8])?;
+    let mut trial = CheckRun::new(subject, &[100; 8])?;
     let picks = 8000;
     let counts = tally(&mut trial, picks, 0)?;
     let most = counts.values().copied().max().unwrap_or(0);
@@ -219,7 +219,7 @@ fn ties(subject: &Subject) -> Result<Note, Wrong> {
 /// One endpoint was slow and loaded. Then all have the same load and latency, for longer than the
 /// gateway remembers latencies.
 fn starvation(subject: &Subject) -> Result<Note, Wrong> {
-    let mut trial = Trial::new(subject, &[100; 8])?;
+    let mut trial = CheckRun::new(subject, &[100; 8])?;
     let slow = Arc::clone(&trial.table[0]);
     let stuck: Vec<InFlight> = (0..20).map(|_| InFlight::new(Arc::clone(&slow))).collect();
     slow.observe_latency(trial.now, 2_000_000, 0);
@@ -264,7 +264,7 @@ fn starvation(subject: &Subject) -> Result<Note, Wrong> {
 
 /// Endpoints join, leave, and change their positions and weights, with requests in flight.
 fn changes(subject: &Subject) -> Result<Note, Wrong> {
-    let mut trial = Trial::new(subject, &[100; 5])?;
+    let mut trial = CheckRun::new(subject, &[100; 5])?;
     (trial.sessions, trial.has_requests) = (true, true);
     let picked = churn(&mut trial, 200)?;
     let picks = picked.len();
@@ -275,7 +275,7 @@ fn changes(subject: &Subject) -> Result<Note, Wrong> {
 
 /// Changes the table so many times, and returns the ids that are picked in between, 0 for none, and
 /// what the requests weigh.
-fn churn(trial: &mut Trial, rounds: u32) -> Result<Vec<(u64, RequestCost)>, Wrong> {
+fn churn(trial: &mut CheckRun, rounds: u32) -> Result<Vec<(u64, RequestCost)>, Wrong> {
     let mut traffic = Traffic::default();
     let mut picked = Vec::new();
     let mut next = 1000;
@@ -325,7 +325,7 @@ fn hostile(subject: &Subject) -> Result<Note, Wrong> {
         },
         |position, pick| (position * 7919 + pick) as u32,
     ];
-    let mut trial = Trial::new(subject, &[1])?;
+    let mut trial = CheckRun::new(subject, &[1])?;
     for load in patterns {
         let weights = [1, 65_535, 100, 65_535, 1, 1, 65_535, 65_535];
         let table: Vec<_> = (0..)
@@ -356,7 +356,7 @@ fn requests(subject: &Subject) -> Result<Note, Wrong> {
     if !subject.plugin.asks_about_requests() {
         return Ok(Fine("it does not ask about requests".into()));
     }
-    let mut trial = Trial::new(subject, &[100; 5])?;
+    let mut trial = CheckRun::new(subject, &[100; 5])?;
     trial.has_requests = true;
     let mut traffic = Traffic::default();
     for _ in 0..1000 {
@@ -378,7 +378,7 @@ fn work(subject: &Subject) -> Result<Note, Wrong> {
     if !subject.plugin.weighs_requests() {
         return Ok(Fine("it does not say what requests weigh".into()));
     }
-    let mut trial = Trial::new(subject, &[100; 5])?;
+    let mut trial = CheckRun::new(subject, &[100; 5])?;
     trial.has_requests = true;
     let mut traffic = Traffic::default();
     let mut costs = Vec::new();
@@ -400,7 +400,7 @@ fn work(subject: &Subject) -> Result<Note, Wrong> {
 
 /// Tries that end in every way, with numbers that no gateway has.
 fn outcomes(subject: &Subject) -> Result<Note, Wrong> {
-    let mut trial = Trial::new(subject, &[100; 5])?;
+    let mut trial = CheckRun::new(subject, &[100; 5])?;
     trial.has_hostile_ends = true;
     for _ in 0..2000 {
         trial.pick()?;
@@ -412,7 +412,7 @@ fn outcomes(subject: &Subject) -> Result<Note, Wrong> {
 }
 
 fn large(subject: &Subject) -> Result<Note, Wrong> {
-    let mut trial = Trial::new(subject, &vec![100; 10_000])?;
+    let mut trial = CheckRun::new(subject, &vec![100; 10_000])?;
     let mut traffic = Traffic::default();
     for _ in 0..2 {
         for _ in 0..500 {
@@ -430,7 +430,7 @@ fn large(subject: &Subject) -> Result<Note, Wrong> {
 /// The same calls to two instances: recorded traffic can be replayed only if both choose alike.
 fn repeat(subject: &Subject) -> Result<Note, Wrong> {
     let run = || {
-        let mut trial = Trial::new(subject, &[100, 200, 300])?;
+        let mut trial = CheckRun::new(subject, &[100, 200, 300])?;
         (trial.sessions, trial.has_requests) = (true, true);
         churn(&mut trial, 50)
     };
@@ -451,14 +451,14 @@ fn repeat(subject: &Subject) -> Result<Note, Wrong> {
 }
 
 fn output(subject: &Subject) -> Result<Note, Wrong> {
-    let mut trial = Trial::new(subject, &[100; 3])?;
+    let mut trial = CheckRun::new(subject, &[100; 3])?;
     // Output while the balancer gets its settings and its table is not part of a pick.
     trial.begin()?;
-    words::take();
+    output::take();
     for _ in 0..3 {
         trial.pick()?;
     }
-    let said = words::with(String::new());
+    let said = output::with(String::new());
     Ok(if said.is_empty() {
         Fine("it prints nothing at picks".into())
     } else {

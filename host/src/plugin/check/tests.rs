@@ -7,7 +7,7 @@ use crate::balancer::tests::guests::guest;
 fn checked(component: &[u8], config: &str) -> Report {
     let engine = engine().unwrap();
     let endpoints = Endpoints::default();
-    words::listen(|| report(&engine, "x.wasm".into(), component, config, endpoints))
+    output::capture(|| report(&engine, "x.wasm".into(), component, config, endpoints))
 }
 
 /// The checks with this outcome.
@@ -176,7 +176,7 @@ fn a_balancer_that_asks_for_labels_is_tried_with_them() {
         named: Vec::new(),
         labels: vec![zone("a"), zone("b")],
     };
-    let report = words::listen(|| report(&engine, "x.wasm".into(), &component, "{}", endpoints));
+    let report = output::capture(|| report(&engine, "x.wasm".into(), &component, "{}", endpoints));
     // It logs each endpoint of a table, so ten thousand take it too long.
     for id in ["one", "many", "weights", "ties", "starvation"] {
         assert!(!those(&report, Verdict::Fail).contains(&id), "{report:?}");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::asked::Asked;
-use super::{Subject, progress, words};
+use super::{Subject, output, progress};
 use crate::balancer::{Balancer, Choice, ChoiceDetails, PickRequest};
 use crate::endpoint::{EndReason, Endpoint, Labels, RequestCost, TryNotes};
 use crate::named::Named;
@@ -26,7 +26,7 @@ const GAP: u64 = 1000;
 #[derive(Debug)]
 pub(super) struct Wrong(pub(super) String);
 
-pub(super) struct Trial {
+pub(super) struct CheckRun {
     balancer: Balancer,
     named: Vec<Named>,
     labels: Vec<BTreeMap<String, String>>,
@@ -51,7 +51,7 @@ pub(super) struct Trial {
     pub(super) has_hostile_ends: bool,
 }
 
-impl Trial {
+impl CheckRun {
     /// A trial with a table of these weights.
     pub(super) fn new(subject: &Subject, weights: &[u32]) -> Result<Self, Wrong> {
         let plugin = Arc::clone(&subject.plugin);
@@ -87,8 +87,8 @@ impl Trial {
         self.fault(|| "when it was made".into())
     }
 
-    /// The simulated endpoint of this number, to which no request is sent. The first numbers are the
-    /// endpoints that the author has named.
+    /// The simulated endpoint of this number, to which no request is sent. The first numbers are
+    /// the endpoints that the author has named.
     pub(super) fn endpoint(&self, number: u32, weight: u32) -> Arc<Endpoint> {
         let (address, host) = (address(number), format!("endpoint-{number}"));
         let named = self.named.get(number as usize);
@@ -217,7 +217,7 @@ impl Trial {
     pub(super) fn fault(&self, when: impl FnOnce() -> String) -> Result<(), Wrong> {
         match self.balancer.counters().last_fault {
             None => Ok(()),
-            Some(fault) => Err(Wrong(words::with(format!("{}: {fault}", when())))),
+            Some(fault) => Err(Wrong(output::with(format!("{}: {fault}", when())))),
         }
     }
 }

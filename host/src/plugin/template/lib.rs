@@ -15,8 +15,8 @@ guest_sdk::settings! {
     }
 }
 
-/// The balancer. There is one instance for each upstream. The gateway calls it one call at a time, and
-/// its fields keep its state between calls.
+/// The balancer. There is one instance for each upstream. The gateway calls it one call at a time,
+/// and its fields keep its state between calls.
 #[derive(Debug, Default)]
 struct Turns {
     settings: Settings,
@@ -57,8 +57,8 @@ impl Balancer for Turns {
             .iter()
             .map(|&count| u64::from(count))
             .sum();
-        // Requests in flight for each unit of weight, including this one. WebAssembly's floating point
-        // is the same on every machine, so the same calls still give the same picks.
+        // Requests in flight for each unit of weight, including this one. WebAssembly's floating
+        // point is the same on every machine, so the same calls still give the same picks.
         let mean = (in_flight + 1) as f64 / weights as f64;
         let most = mean * f64::from(self.settings.limit) / 100.0;
 
@@ -76,7 +76,8 @@ impl Balancer for Turns {
             }
         }
         let chosen = chosen?;
-        // The sum of all waiting times stays the same, so no endpoint falls more than a round behind.
+        // The sum of all waiting times stays the same, so no endpoint falls more than a round
+        // behind.
         self.waited[chosen] -= waiting;
         Some(chosen)
     }

@@ -21,8 +21,8 @@ thread_local! {
 }
 
 /// Keeps what the component prints while `work` runs on this thread, and shows nothing of it.
-pub(super) fn listen<R>(work: impl FnOnce() -> R) -> R {
-    let subscriber = tracing_subscriber::registry().with(Listener);
+pub(super) fn capture<R>(work: impl FnOnce() -> R) -> R {
+    let subscriber = tracing_subscriber::registry().with(Capture);
     tracing::subscriber::with_default(subscriber, work)
 }
 
@@ -54,9 +54,9 @@ pub(super) fn with(sentence: String) -> String {
     format!("{sentence}{QUOTE}{gap}{end}")
 }
 
-struct Listener;
+struct Capture;
 
-impl<S: Subscriber> Layer<S> for Listener {
+impl<S: Subscriber> Layer<S> for Capture {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut message = Message(String::new());
         event.record(&mut message);
