@@ -1,7 +1,7 @@
 //! The cost of a pick: of the round robin that ships, as a component and compiled in; of every
 //! balancer that ships, with few and with many endpoints; of a change of the table; and of a prompt
-//! that is compared with others; and of the scan of a long prompt. With `BEFORE`, only a comparison:
-//! see `pick/before.rs`.
+//! that is compared with others; and of the scan of a long prompt. With `BEFORE`, only a
+//! comparison: see `pick/before.rs`.
 //!
 //!     cargo bench --profile dist -p pointsman-benches --bench pick
 //!
@@ -286,8 +286,8 @@ fn prompts(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What `token-load` asks of a chat of 256 KiB: prose, and code, which has an escape in each line. Each
-/// question by itself, and all of them.
+/// What `token-load` asks of a chat of 256 KiB: prose, and code, which has an escape in each line.
+/// Each question by itself, and all of them.
 fn scans(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scan");
     for (name, line) in [

@@ -1,5 +1,5 @@
-//! What authentication policies share: several at once, anonymous consumers, and what depends on the
-//! consumer of a request.
+//! What authentication policies share: several at once, anonymous consumers, and what depends on
+//! the consumer of a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,7 +82,8 @@ fn one_policy_of_several_that_allow_anonymous_requests_is_enough() {
 
 #[test]
 fn request_termination_for_the_anonymous_consumer_requires_one_authentication() {
-    // As Kong documents it: anonymous requests are let through by all policies, and ended after them.
+    // As Kong documents it: anonymous requests are let through by all policies, and ended after
+    // them.
     let anonymous = json!({ "anonymous": "guest" });
     let (gateway, _backend) = with_both(anonymous.clone(), anonymous);
     let guest = gateway

@@ -78,8 +78,8 @@ fn a_new_project_builds_passes_its_check_and_serves() {
     assert!(next.contains("pointsman plugin build"), "{next}");
     let folder = top.path().join("my-balancer");
     cargo(&folder, &["fmt", "--check"]);
-    // The project's own tests pass natively. It is compiled anew, natively and as a component, and an
-    // author's first look at it has no warning.
+    // The project's own tests pass natively. It is compiled anew, natively and as a component, and
+    // an author's first look at it has no warning.
     assert_no_warning(&cargo(&folder, &["test"]));
     assert_no_warning(&cargo(
         &folder,

@@ -182,8 +182,8 @@ fn bodies_over_the_admin_limit_are_413() {
     gateway.admin("GET", "/services", &[]).expect(200);
 }
 
-/// If the connection were closed with the body unread, the client could not send it, and many clients
-/// would not look for an answer then.
+/// If the connection were closed with the body unread, the client could not send it, and many
+/// clients would not look for an answer then.
 #[test]
 fn a_client_that_sends_a_long_body_can_send_it_and_gets_its_answer() {
     const LENGTH: usize = 8 << 20;

@@ -86,8 +86,8 @@ fn the_received_part_of_a_long_response_reaches_a_slow_client() {
         let got = get(&gateway, "GET");
         assert_eq!(body_of(&got).len(), SENT);
     }
-    // The same for a response that ends with a read timeout. The head comes within it also on a busy
-    // machine.
+    // The same for a response that ends with a read timeout. The head comes within it also on a
+    // busy machine.
     let waiting = [("read_timeout", "1000")];
     gateway
         .admin("PATCH", "/services/u-service", &waiting)

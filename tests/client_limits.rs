@@ -34,8 +34,8 @@ fn clients_over_the_limit_are_refused_with_503() {
     assert_told_together(&log, "connections of clients were refused", 10);
 }
 
-/// Checks that the log has all of so many refusals, and fewer lines: each worker logs the first ones
-/// soon, and the others after a while or at its end.
+/// Checks that the log has all of so many refusals, and fewer lines: each worker logs the first
+/// ones soon, and the others after a while or at its end.
 fn assert_told_together(log: &str, words: &str, refusals: usize) {
     let lines = log.lines().filter(|line| line.contains(words));
     let number = |line: &str| {

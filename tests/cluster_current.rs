@@ -1,8 +1,10 @@
-//! Gateways that share one configuration: what a gateway answers while it cannot see the others' changes.
+//! Gateways that share one configuration: what a gateway answers while it cannot see the others'
+//! changes.
 
 use crate::harness::{Etcd, Relay, add_consumer, until};
 
-/// Right after the packets of a gateway have begun to vanish, nothing has told it that etcd is away.
+/// Right after the packets of a gateway have begun to vanish, nothing has told it that etcd is
+/// away.
 #[test]
 fn what_a_gateway_cannot_see_is_not_answered_as_if_it_were_absent() {
     let etcd = Etcd::start();

@@ -157,8 +157,8 @@ fn what_a_gateway_has_found_alone_gives_way_to_what_the_others_know() {
         let before = probes_of(name);
         until("a probe has come", || probes_of(name) > before);
     };
-    // Those that the first gateway probes: its probes go on while the other one is cut off from etcd,
-    // and the other one does not probe them yet.
+    // Those that the first gateway probes: its probes go on while the other one is cut off from
+    // etcd, and the other one does not probe them yet.
     let mut of_a = Vec::new();
     until("they have divided the upstreams", || {
         let before: Vec<String> = names.iter().map(|name| shown(&b, name)).collect();

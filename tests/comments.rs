@@ -41,7 +41,15 @@ fn collect(folder: &Path, sources: &mut Vec<PathBuf>) {
 fn comments_are_at_most_100_columns_wide() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut sources = Vec::new();
-    for folder in ["host", "guest-sdk", "plugins", "tests", "benches", "examples", "fuzz"] {
+    for folder in [
+        "host",
+        "guest-sdk",
+        "plugins",
+        "tests",
+        "benches",
+        "examples",
+        "fuzz",
+    ] {
         collect(&root.join(folder), &mut sources);
     }
     let mut wide = String::new();
@@ -58,6 +66,8 @@ fn comments_are_at_most_100_columns_wide() {
 #[test]
 fn tables_and_code_in_comments_may_be_wider() {
     let long = "x".repeat(100);
-    let source = format!("// {long}\nlet a = 1; // {long}\n/// | {long}\n/// ```\n/// {long}\n/// ```\n    //! {long}\n");
+    let source = format!(
+        "// {long}\nlet a = 1; // {long}\n/// | {long}\n/// ```\n/// {long}\n/// ```\n    //! {long}\n"
+    );
     assert_eq!(wide_lines(&source), [1, 7]);
 }

@@ -1,5 +1,5 @@
-//! `pointsman config`: on a running gateway and on a data folder, and files of nginx and manifests of
-//! Kubernetes that it converts.
+//! `pointsman config`: on a running gateway and on a data folder, and files of nginx and manifests
+//! of Kubernetes that it converts.
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,5 +1,5 @@
-//! Trailers over HTTP/2 that are too large, or that do not tell what they have to: a message whose end
-//! is missing never passes as whole.
+//! Trailers over HTTP/2 that are too large, or that do not tell what they have to: a message whose
+//! end is missing never passes as whole.
 
 use std::io::Write;
 
@@ -11,7 +11,8 @@ use crate::harness::http2::{
 use crate::harness::{Gateway, RawServer, health, set_passive_checks};
 use crate::http2_endpoints::{Short, gateway, open, read_frame};
 
-/// A server that answers each request with a head of this media type, a message, and these trailers.
+/// A server that answers each request with a head of this media type, a message, and these
+/// trailers.
 fn trailing(media_type: &'static str, trailers: Option<Vec<(&'static str, String)>>) -> Short {
     Short::serving(move |mut stream| {
         open(&mut stream)?;

@@ -1,5 +1,5 @@
-//! Round trips as Kong's decK makes them: what it reads from a gateway is a file, which it makes the
-//! configuration of another gateway, or of the same one again.
+//! Round trips as Kong's decK makes them: what it reads from a gateway is a file, which it makes
+//! the configuration of another gateway, or of the same one again.
 
 use std::collections::BTreeSet;
 

@@ -345,8 +345,8 @@ fn the_file_of_the_settings_is_loaded_at_the_start_on_sighup_and_when_it_changes
         wrong().is_null() && in_effect(1)
     });
     until("it is in effect", || gateway.backend_of("/") == "new");
-    // A pipe in its place keeps nothing waiting: neither the next signal nor the next file. Nor does
-    // it if a signal has found no file before.
+    // A pipe in its place keeps nothing waiting: neither the next signal nor the next file. Nor
+    // does it if a signal has found no file before.
     let is_wrong = |why: &str| wrong()["wrong"].to_string().contains(why);
     for is_missed in [false, true] {
         std::fs::remove_file(&file).unwrap();

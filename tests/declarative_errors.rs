@@ -1,5 +1,5 @@
-//! `POST /config` as Kong's tools use it, row by row: what it takes, when it compares hashes, and the
-//! errors by entity. Source: Kong 3.9, `kong.api.routes.config` and `kong.db.errors`.
+//! `POST /config` as Kong's tools use it, row by row: what it takes, when it compares hashes, and
+//! the errors by entity. Source: Kong 3.9, `kong.api.routes.config` and `kong.db.errors`.
 
 use serde_json::{Value, json};
 

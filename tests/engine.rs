@@ -1,5 +1,5 @@
-//! Inference servers as they are: llama.cpp's, three of them, which batch, stream and cache prompts.
-//! What is asserted holds at any speed; `benches/engine` measures.
+//! Inference servers as they are: llama.cpp's, three of them, which batch, stream and cache
+//! prompts. What is asserted holds at any speed; `benches/engine` measures.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -10,9 +10,9 @@ use crate::harness::{Engine, Events, Gateway, Generated, Setup, guest, patch_ups
 
 const COMPLETIONS: &str = "/v1/completions";
 
-/// A gateway with three servers, whose upstream `u` has this balancer. It keeps no connections: after an
-/// answer that it has streamed, llama.cpp's server closes the connection and does not say so, and a POST
-/// that is sent at that moment is not repeated.
+/// A gateway with three servers, whose upstream `u` has this balancer. It keeps no connections:
+/// after an answer that it has streamed, llama.cpp's server closes the connection and does not say
+/// so, and a POST that is sent at that moment is not repeated.
 fn with_engines(algorithm: &str) -> (Gateway, [Engine; 3]) {
     let gateway = Setup::new()
         .arg("--upstream-keepalive-pool-size", 0)
@@ -168,8 +168,8 @@ fn events_pass_as_they_come_and_their_times_are_known() {
         let line = lines.find_map(|line| line.strip_prefix(start));
         line.map(|line| serde_json::from_str::<Value>(line).unwrap())
     };
-    // What the balancer is told at a pick for the last position: in flight, unanswered, times to the
-    // first byte and between chunks, of the first position.
+    // What the balancer is told at a pick for the last position: in flight, unanswered, times to
+    // the first byte and between chunks, of the first position.
     let load = || {
         gateway
             .get_with("/health", &[("x-position", "2")])

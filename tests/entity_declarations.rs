@@ -1,6 +1,6 @@
-//! The laws that follow from the declarations of entities: for each of their fields what is refused,
-//! what null does, and what a reference or a unique value means. The table of `entities.rs` has the
-//! valid bodies.
+//! The laws that follow from the declarations of entities: for each of their fields what is
+//! refused, what null does, and what a reference or a unique value means. The table of
+//! `entities.rs` has the valid bodies.
 
 use std::collections::BTreeSet;
 

@@ -62,7 +62,8 @@ fn a_recovered_target_starts_slowly() {
         }),
     );
     let share = || Load::run(gateway.proxy, "/", 1, 100).by_backend["two"];
-    // Both targets are new, and start slowly one after the other, so their shares are not yet equal.
+    // Both targets are new, and start slowly one after the other, so their shares are not yet
+    // equal.
     let both = share();
     assert!((20..=80).contains(&both), "{both}");
     std::thread::sleep(Duration::from_secs(3));

@@ -18,8 +18,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::harness::http2::{Answer, Http2, data, streamed};
 use crate::harness::{Gateway, Setup, exchange, tls_acceptor};
 
-/// A server of the methods `Echo`, which sends back each message as it is received, and `Fail`, whose
-/// response consists of trailers only.
+/// A server of the methods `Echo`, which sends back each message as it is received, and `Fail`,
+/// whose response consists of trailers only.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     calls: Arc<AtomicU64>,

@@ -180,8 +180,8 @@ fn an_endpoint_that_has_restarted_costs_no_request() {
     assert_eq!(again.served(), 1);
 }
 
-/// A server that answers a number of requests on each connection, and closes it then in order, with a
-/// GOAWAY that does not wait for requests on their way, as nginx does.
+/// A server that answers a number of requests on each connection, and closes it then in order, with
+/// a GOAWAY that does not wait for requests on their way, as nginx does.
 pub(crate) struct Short {
     pub(crate) address: SocketAddr,
     pub(crate) connections: Arc<AtomicU32>,
@@ -233,8 +233,8 @@ pub(crate) fn read_frame(stream: &mut TcpStream) -> Option<(u8, u8, u32)> {
     Some((kind, flags, u32::from_be_bytes(id)))
 }
 
-/// Answers streams with 200 (index 8 of the static table, RFC 7541), and closes the connection after
-/// this many of them. A connection that may have none answers nothing, not even a PING.
+/// Answers streams with 200 (index 8 of the static table, RFC 7541), and closes the connection
+/// after this many of them. A connection that may have none answers nothing, not even a PING.
 fn serve(mut stream: TcpStream, streams: u32) -> Option<()> {
     open(&mut stream)?;
     let mut answered = 0;

@@ -171,8 +171,8 @@ fn flatten_one(path: &str, field: &Value, fields: &mut Fields) {
     flatten(&format!("{path}."), field, fields);
 }
 
-/// Whether two values of an attribute are the same: numbers by value, and lists in any order, because
-/// the facts have them sorted.
+/// Whether two values of an attribute are the same: numbers by value, and lists in any order,
+/// because the facts have them sorted.
 fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Array(one), Value::Array(other)) => {
@@ -376,8 +376,8 @@ fn a_plugin_that_is_made_has_kongs_defaults() {
     assert!(compared > 250, "{compared}");
 }
 
-/// The fields that may be references to values in vaults, of the plugins and entities that the gateway
-/// has. Source: Kong 3.9.
+/// The fields that may be references to values in vaults, of the plugins and entities that the
+/// gateway has. Source: Kong 3.9.
 const REFERENCEABLE: &[(&str, &[&str])] = &[
     (
         "plugins/acme",

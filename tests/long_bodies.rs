@@ -1,5 +1,5 @@
-//! Balancers that ask about bodies beyond their start: what they learn, from how much of a body, and
-//! that no byte is lost.
+//! Balancers that ask about bodies beyond their start: what they learn, from how much of a body,
+//! and that no byte is lost.
 
 use serde_json::json;
 
@@ -54,8 +54,8 @@ fn post_chunked(gateway: &Gateway, body: &[u8]) -> String {
     content["backend"].as_str().unwrap().to_owned()
 }
 
-/// The words of the last log line: the number of the try, the lengths of body and prompt, the number
-/// of hashes and the last one, and two members.
+/// The words of the last log line: the number of the try, the lengths of body and prompt, the
+/// number of hashes and the last one, and two members.
 fn last_seen(gateway: &Gateway) -> Vec<String> {
     let logs = gateway.admin("GET", "/balancers/scans-body/logs", &[]);
     let logs = logs.expect(200).json();

@@ -47,6 +47,7 @@ mod cluster_judged;
 mod cluster_probes;
 mod cluster_rollout;
 mod command_line;
+mod comments;
 mod component_bounds;
 mod config_command;
 mod contract;

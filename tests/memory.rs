@@ -85,8 +85,8 @@ fn an_import_leaves_little_memory() {
     });
 }
 
-/// The goal is 40 MiB of resident memory, of a build for production: `benches/idle` measures that. A
-/// build for tests has twice as many pages of the program, and the same memory besides.
+/// The goal is 40 MiB of resident memory, of a build for production: `benches/idle` measures that.
+/// A build for tests has twice as many pages of the program, and the same memory besides.
 #[test]
 fn an_idle_gateway_holds_little_memory() {
     let folder = tempfile::tempdir().unwrap();
@@ -107,8 +107,9 @@ fn holds_little_memory(gateway: &Gateway) {
     let resident = gateway.resident_bytes();
     println!("an idle gateway holds {} KiB", resident >> 10);
     let maps = std::fs::read_to_string(format!("/proc/{}/smaps", gateway.pid())).unwrap();
-    // Only anonymous memory beyond the program has a limit: the program is mapped from its file, and
-    // so are the pages of it that the linker has relocated. Both are larger without optimisation.
+    // Only anonymous memory beyond the program has a limit: the program is mapped from its file,
+    // and so are the pages of it that the linker has relocated. Both are larger without
+    // optimisation.
     let mut of_program = false;
     let mut anonymous = 0;
     for line in maps.lines() {

@@ -91,8 +91,8 @@ fn bytes_that_arrive_before_a_request_are_not_its_response() {
         client.send(request.as_bytes());
         let mut late = false;
         if let Some(unasked) = unasked {
-            // The gateway is stopped while the balancer computes, so that what comes meanwhile comes
-            // in time, however busy the machine is.
+            // The gateway is stopped while the balancer computes, so that what comes meanwhile
+            // comes in time, however busy the machine is.
             while !is_read(&gateway, &client) {
                 std::thread::yield_now();
             }

@@ -117,7 +117,8 @@ fn a_fuzzer_for_openapi_finds_no_difference() {
         .args(["run", "--seed", "1", "--max-examples", "10"])
         .args(["--checks", "all", "--suppress-health-check", "all"])
         .args(["--request-timeout", "60"])
-        // A recording and live figures last as long as their client wants, and a component is not JSON.
+        // A recording and live figures last as long as their client wants, and a component is not
+        // JSON.
         .args(["--exclude-path-regex", "/(record|live)$"])
         .args(["--exclude-operation-id", "post_balancers"])
         .args(["--exclude-operation-id", "post_balancers_versions"])

@@ -215,7 +215,8 @@ fn the_end_of_certificates_and_the_age_of_the_configuration_are_shown() {
     assert!(!page.contains(&id));
 }
 
-/// All names that samples have, on gateways of all kinds: with etcd, with a file, with an access log.
+/// All names that samples have, on gateways of all kinds: with etcd, with a file, with an access
+/// log.
 fn exposed() -> BTreeMap<String, String> {
     let etcd = Etcd::start();
     let folder = tempfile::tempdir().unwrap();

@@ -127,7 +127,8 @@ fn bytes_that_arrive_before_a_probe_are_not_its_response() {
         raw.send(b"HTTP/1.1 500 Old\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     });
     let gateway = gateway_to(server.address);
-    // The time between two probes is long enough for the server to send them also on a busy machine.
+    // The time between two probes is long enough for the server to send them also on a busy
+    // machine.
     let mut settings = active_checks("http", &json!({"healthy": {"interval": 1}}));
     settings["pointsman"] = json!({"probe": {"reuse_connection": true}});
     patch_upstream(&gateway, &settings);

@@ -127,8 +127,9 @@ fn replay_repeats_the_picks_of_the_recorded_balancer() {
     }
 }
 
-/// Traces of components of each earlier version of the contract. Those of 1.0 and 1.1 have the form in which the first
-/// gateway that recorded wrote them: without state, and without the fields of the header that came later.
+/// Traces of components of each earlier version of the contract. Those of 1.0 and 1.1 have the form
+/// in which the first gateway that recorded wrote them: without state, and without the fields of
+/// the header that came later.
 #[test]
 fn traces_of_earlier_versions_are_replayed() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/components");

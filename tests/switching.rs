@@ -1,4 +1,5 @@
-//! Responses about other protocols: a 101 that was not asked for, and headers that a status is about.
+//! Responses about other protocols: a 101 that was not asked for, and headers that a status is
+//! about.
 
 use crate::harness::{Gateway, Raw, RawServer, exchange};
 

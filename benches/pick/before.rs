@@ -18,11 +18,12 @@ use super::{Picks, engine, hold, table};
 /// Endpoints of the tables.
 const LENGTHS: [u64; 3] = [4, 100, 1000];
 
-/// Instances of each component: where one of them lies in memory makes a difference of some percent.
+/// Instances of each component: where one of them lies in memory makes a difference of some
+/// percent.
 const INSTANCES: usize = 7;
 
-/// Turns of two instances, and picks of a turn: long enough for the clock, and short beside what else
-/// the machine does.
+/// Turns of two instances, and picks of a turn: long enough for the clock, and short beside what
+/// else the machine does.
 const TURNS: usize = 41;
 const PICKS: u32 = 10_000;
 

@@ -116,7 +116,8 @@ pub struct Endpoints {
     pub(crate) columns: Vec<Column>,
     /// The columns one after another, each as long as the table.
     pub(crate) load: Vec<u32>,
-    /// The gateway's handles of the columns plus 1, for those that it has been asked for; 0 for others.
+    /// The gateway's handles of the columns plus 1, for those that it has been asked for; 0 for
+    /// others.
     handles: [Cell<u32>; Column::COUNT],
     /// The handles of [`Column::Reported`] columns.
     named_handles: RefCell<Vec<(&'static str, u32)>>,
@@ -301,9 +302,9 @@ impl Endpoints {
         fetch([low, high, first, second])
     }
 
-    /// Reads two columns of any number of endpoints, and passes each position with the two values, in
-    /// the order of the positions. As [`look`](Self::look) does, but eight at a time: a call of the
-    /// gateway takes longer than what it reads.
+    /// Reads two columns of any number of endpoints, and passes each position with the two values,
+    /// in the order of the positions. As [`look`](Self::look) does, but eight at a time: a call of
+    /// the gateway takes longer than what it reads.
     ///
     /// # Panics
     ///

@@ -20,8 +20,9 @@
 //!
 //! [`body_start`] has a further cost: if any code of a balancer calls it, the gateway waits for the
 //! start of each request's body before it calls the balancer for a pick. For [`json_field`],
-//! [`prefix_hashes`], [`prompt_length`] and [`body_length`] it waits for more of it: for the upstream's
-//! `pointsman.balancer_body_size`. It scans the body itself, so that a balancer need not copy it.
+//! [`prefix_hashes`], [`prompt_length`] and [`body_length`] it waits for more of it: for the
+//! upstream's `pointsman.balancer_body_size`. It scans the body itself, so that a balancer need not
+//! copy it.
 
 use std::cell::RefCell;
 
@@ -105,10 +106,10 @@ pub fn body_start(most: u32) -> Option<Vec<u8>> {
 /// The maximum number of bytes that [`body_start`] returns.
 pub const MAX_BODY_START: u32 = 16 << 10;
 
-/// The value at a JSON pointer in the body, such as `/model`, `/max_tokens` or `/messages/0/role`: at
-/// most `most` bytes, and never more than [`MAX_JSON_FIELD`]; a longer one is cut off. A string is
-/// without its quotes and escapes, any other value as it was sent. `None` if the body is not JSON
-/// or does not have it, or if it is not in the part of the body that the gateway waits for.
+/// The value at a JSON pointer in the body, such as `/model`, `/max_tokens` or `/messages/0/role`:
+/// at most `most` bytes, and never more than [`MAX_JSON_FIELD`]; a longer one is cut off. A string
+/// is without its quotes and escapes, any other value as it was sent. `None` if the body is not
+/// JSON or does not have it, or if it is not in the part of the body that the gateway waits for.
 ///
 /// The functions for bodies beyond their start are part of the contract since 1.4, and earlier
 /// gateways refuse a component that calls one.
@@ -134,9 +135,9 @@ pub fn json_field(pointer: &str, most: u32) -> Option<String> {
     })
 }
 
-/// The hashes of the prompt's prefixes, the shortest first: of its first block of `block` bytes, of its
-/// first two blocks, and so on; at most `most`, and never more than [`MAX_HASHES`]. They are those
-/// of [`Prompt::hashes`]. `None` if the body has no prompt.
+/// The hashes of the prompt's prefixes, the shortest first: of its first block of `block` bytes, of
+/// its first two blocks, and so on; at most `most`, and never more than [`MAX_HASHES`]. They are
+/// those of [`Prompt::hashes`]. `None` if the body has no prompt.
 ///
 /// ```
 /// use guest_sdk::facts;
@@ -155,8 +156,8 @@ pub fn prefix_hashes(block: u32, most: u32) -> Option<Vec<u64>> {
     })
 }
 
-/// The number of bytes of the prompt that are known, and whether it may have more. `None` if the body
-/// has no prompt.
+/// The number of bytes of the prompt that are known, and whether it may have more. `None` if the
+/// body has no prompt.
 #[must_use]
 pub fn prompt_length() -> Option<(u64, bool)> {
     if cfg!(target_family = "wasm") {
@@ -168,8 +169,8 @@ pub fn prompt_length() -> Option<(u64, bool)> {
     })
 }
 
-/// The number of bytes of the body that are known, and whether it may have more. `None` if the request
-/// has no body.
+/// The number of bytes of the body that are known, and whether it may have more. `None` if the
+/// request has no body.
 #[must_use]
 pub fn body_length() -> Option<(u64, bool)> {
     if cfg!(target_family = "wasm") {

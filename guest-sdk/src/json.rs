@@ -292,8 +292,8 @@ fn decoded(mut text: &[u8], most: usize) -> String {
     decoded
 }
 
-/// The character whose four digits a text begins with, and the four of its second half if it has two
-/// (RFC 8259, section 7); U+FFFD if it is none.
+/// The character whose four digits a text begins with, and the four of its second half if it has
+/// two (RFC 8259, section 7); U+FFFD if it is none.
 fn unicode(text: &mut &[u8]) -> char {
     let Some((first, rest)) = hex(text) else {
         return char::REPLACEMENT_CHARACTER;

@@ -52,10 +52,10 @@
 //!
 //! - [`facts`]: method, path, headers, client and body of the request, for balancers that need more
 //!   than numbers.
-//! - [`Endpoints::label`]: labels of endpoints, such as their zones; [`Zones`] prefers endpoints by a
-//!   label.
-//! - [`Balancer::pick_weighted`]: picks that say what a request weighs, for balancers that count work
-//!   and not requests.
+//! - [`Endpoints::label`]: labels of endpoints, such as their zones; [`Zones`] prefers endpoints by
+//!   a label.
+//! - [`Balancer::pick_weighted`]: picks that say what a request weighs, for balancers that count
+//!   work and not requests.
 //! - [`prefix`]: prompts in bodies, and which endpoints had their beginnings lately.
 //! - [`refuse`]: the status and `Retry-After` with which a request is refused.
 //! - [`Balancer::try_ended`] and [`tag`]: what came of each pick, for balancers that learn from it.
@@ -131,8 +131,8 @@ pub trait Balancer: Default {
     fn pick(&mut self, request: &Request, endpoints: &Endpoints) -> Option<usize>;
 
     /// As [`pick`](Self::pick), with what the request weighs. The gateway calls it in place of
-    /// `pick` for a balancer that is exported with `export!(Type, weighted)`; gateways before 1.4 of
-    /// the contract call `pick`.
+    /// `pick` for a balancer that is exported with `export!(Type, weighted)`; gateways before 1.4
+    /// of the contract call `pick`.
     ///
     /// The gateway counts the cost at the endpoint, and takes each of its two parts back once that
     /// part is done: exactly, whatever becomes of the request. The sums are in

@@ -40,8 +40,8 @@ pub enum EndReason {
     Retried,
     /// The client has left, or did not send its whole request.
     Client,
-    /// The endpoint did not accept the connection, broke it off, or sent no valid response; or for a
-    /// reason that this version of the SDK does not know.
+    /// The endpoint did not accept the connection, broke it off, or sent no valid response; or for
+    /// a reason that this version of the SDK does not know.
     Broken,
     /// The endpoint did not accept, answer or go on in time.
     Timeout,

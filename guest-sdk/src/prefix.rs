@@ -29,13 +29,13 @@ pub use crate::prefix_text::{Prompt, of_path};
 /// below a mebibyte.
 const SAVED: usize = 40_000;
 
-/// How many of the hashes of a prompt are kept in a row before each further one stands for four times as
-/// many blocks.
+/// How many of the hashes of a prompt are kept in a row before each further one stands for four
+/// times as many blocks.
 const DENSE: usize = 256;
 
-/// The hashes of a prompt's prefixes, fewer of the long ones: of the first 256 all, then every fourth
-/// up to 1,024, then every sixteenth up to 4,096, and so on. So a prompt of a mebibyte in blocks of 64
-/// bytes has 832, and no prefix is longer than the one before by more than 1.6 %.
+/// The hashes of a prompt's prefixes, fewer of the long ones: of the first 256 all, then every
+/// fourth up to 1,024, then every sixteenth up to 4,096, and so on. So a prompt of a mebibyte in
+/// blocks of 64 bytes has 832, and no prefix is longer than the one before by more than 1.6 %.
 #[must_use]
 pub fn thinned(mut hashes: Vec<u64>) -> Vec<u64> {
     let (mut blocks, mut step) = (0, 1);
@@ -93,8 +93,8 @@ impl Memory {
         self.block_size
     }
 
-    /// Changes the positions to those of a new table, and forgets the endpoints that have left: their
-    /// caches may be gone as well.
+    /// Changes the positions to those of a new table, and forgets the endpoints that have left:
+    /// their caches may be gone as well.
     pub fn endpoints_changed(&mut self, endpoints: &Endpoints) {
         let positions = endpoints.iter().zip(0..);
         let known: HashMap<u64, usize> = positions.map(|(e, position)| (e.id, position)).collect();
@@ -150,8 +150,8 @@ impl Memory {
         saved.bytes()
     }
 
-    /// Takes over what another memory has saved, before the first table; nothing if its blocks are of
-    /// another size.
+    /// Takes over what another memory has saved, before the first table; nothing if its blocks are
+    /// of another size.
     ///
     /// # Errors
     ///

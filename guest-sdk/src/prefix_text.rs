@@ -13,7 +13,8 @@ const LIMITS: [&[u8]; 3] = [
     b"max_output_tokens",
 ];
 
-/// The prompt in the body of a request to an inference server, in OpenAI's APIs and compatible ones.
+/// The prompt in the body of a request to an inference server, in OpenAI's APIs and compatible
+/// ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prompt<'a> {
     /// The name of the model, if it comes before the prompt; otherwise empty.

@@ -1,11 +1,11 @@
 //! The tries of a request before the one that a pick is for, for balancers that treat retries in a
-//! way of their own. They are part of the contract since 1.4, and earlier gateways refuse a component
-//! that calls these functions.
+//! way of their own. They are part of the contract since 1.4, and earlier gateways refuse a
+//! component that calls these functions.
 //!
 //! The functions answer within [`Balancer::pick`](crate::Balancer::pick). At any other time, and at
-//! the first try ([`attempt`](crate::Request::attempt) is 0), there are no earlier tries. A balancer
-//! that does not ask is not told of a position that was tried, and need not be: the gateway passes
-//! over it.
+//! the first try ([`attempt`](crate::Request::attempt) is 0), there are no earlier tries. A
+//! balancer that does not ask is not told of a position that was tried, and need not be: the
+//! gateway passes over it.
 //!
 //! In a test, [`Earlier`] provides the tries:
 //!

@@ -145,8 +145,8 @@ impl<T: Default> Zones<T> {
         self.pick_of_parts(endpoints, choose)
     }
 
-    /// Picks a position of a table that is split. Out of line, so that a pick of a table that is not is
-    /// as short as without zones.
+    /// Picks a position of a table that is split. Out of line, so that a pick of a table that is
+    /// not is as short as without zones.
     #[inline(never)]
     fn pick_of_parts(
         &mut self,

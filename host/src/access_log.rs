@@ -1,8 +1,8 @@
 //! The access log: a line for each request, when its last byte was sent.
 //!
-//! Workers put lines into memory and never wait: each has a buffer of its own, and one thread writes
-//! the lines of all of them. If that thread is late, because a disk or a pipe takes nothing, the
-//! buffers become full, and further lines are dropped and counted.
+//! Workers put lines into memory and never wait: each has a buffer of its own, and one thread
+//! writes the lines of all of them. If that thread is late, because a disk or a pipe takes nothing,
+//! the buffers become full, and further lines are dropped and counted.
 
 mod escape;
 mod file;
@@ -117,8 +117,9 @@ struct Lines {
 }
 
 impl AccessLog {
-    /// Opens the log, and starts its thread; `None` if requests are not logged. `syslog_socket` is the
-    /// local socket of the system's log, and `dns` says how the name of a log daemon is looked up.
+    /// Opens the log, and starts its thread; `None` if requests are not logged. `syslog_socket` is
+    /// the local socket of the system's log, and `dns` says how the name of a log daemon is looked
+    /// up.
     ///
     /// # Errors
     /// The log cannot be opened, or the thread not be started: a sentence.
@@ -189,8 +190,8 @@ impl AccessLog {
         }
     }
 
-    /// Writes the lines that still wait, for `patience` at most. Returns whether all were written or
-    /// given up.
+    /// Writes the lines that still wait, for `patience` at most. Returns whether all were written
+    /// or given up.
     pub fn shut_down(&self, patience: Duration) -> bool {
         self.shared.ends.store(true, Ordering::Release);
         self.thread.unpark();
@@ -341,8 +342,8 @@ impl Writing {
         }
     }
 
-    /// Waits until there are lines, and then for others to be written with. Only the first line wakes
-    /// the thread: a system call for each would cost more than to write them.
+    /// Waits until there are lines, and then for others to be written with. Only the first line
+    /// wakes the thread: a system call for each would cost more than to write them.
     fn sleep(&self) {
         let shared = &self.shared;
         let is_called =

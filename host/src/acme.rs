@@ -126,9 +126,9 @@ impl Acme {
         self.hurried.notify_one();
     }
 
-    /// Has [`Acme::run`] end the requests in progress, and begin none until [`Acme::resume`]: another
-    /// process takes over. It returns at once, so a request may go on for a moment; the store that is
-    /// released refuses its certificate.
+    /// Has [`Acme::run`] end the requests in progress, and begin none until [`Acme::resume`]:
+    /// another process takes over. It returns at once, so a request may go on for a moment; the
+    /// store that is released refuses its certificate.
     pub fn pause(&self) {
         self.is_paused.send_replace(true);
     }
@@ -218,8 +218,8 @@ impl Acme {
         sleep
     }
 
-    /// When a certificate is to be requested for a name; never if the operator has given it one. And
-    /// how its certificate is named to the authority, if it has one.
+    /// When a certificate is to be requested for a name; never if the operator has given it one.
+    /// And how its certificate is named to the authority, if it has one.
     fn due(
         &self,
         name: &str,
@@ -329,8 +329,8 @@ impl Acme {
 
     async fn request(&self, name: &str, config: &Arc<Config>, failures: u32) -> Result<(), String> {
         let account = self.account(config).await?;
-        // An authority that refuses to replace it, for instance because another gateway has replaced
-        // it already, is not asked to a second time.
+        // An authority that refuses to replace it, for instance because another gateway has
+        // replaced it already, is not asked to a second time.
         let replaced = (self.names.lock().get(name))
             .and_then(|state| state.suggestion.clone())
             .filter(|known| known.renewal.is_some() && failures == 0)

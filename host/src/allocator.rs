@@ -7,8 +7,8 @@ use std::ffi::{c_int, c_long};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-/// `mi_option_purge_delay`: for how many milliseconds freed memory is kept, in case that it is needed
-/// again. The crate has no name for it.
+/// `mi_option_purge_delay`: for how many milliseconds freed memory is kept, in case that it is
+/// needed again. The crate has no name for it.
 const PURGE_DELAY: c_int = 15;
 
 /// When freed memory is returned after a large change: once most of it is free, and again for what
@@ -19,7 +19,8 @@ const RETURNS: [Duration; 3] = [
     Duration::from_secs(15),
 ];
 
-/// Number of rows from which on a change is large: it leaves so much freed memory that it is returned.
+/// Number of rows from which on a change is large: it leaves so much freed memory that it is
+/// returned.
 pub(crate) const LARGE_CHANGE: usize = 256;
 
 /// Tasks that wake all threads of the control runtime.
@@ -63,8 +64,8 @@ impl Drop for ReturnAtOnce {
     }
 }
 
-/// Returns the memory that this thread has freed to the system, and what other threads have freed of
-/// its own.
+/// Returns the memory that this thread has freed to the system, and what other threads have freed
+/// of its own.
 pub(crate) fn return_freed() {
     // SAFETY: as above.
     unsafe {
@@ -81,9 +82,9 @@ pub(crate) fn return_if_asked() {
     }
 }
 
-/// Has the threads of this runtime return what they have freed, once a large change is in effect. The
-/// allocator does so only while a thread goes on to allocate: an import of 20,000 entities would leave
-/// 300 MB with a gateway whose configuration does not change again.
+/// Has the threads of this runtime return what they have freed, once a large change is in effect.
+/// The allocator does so only while a thread goes on to allocate: an import of 20,000 entities
+/// would leave 300 MB with a gateway whose configuration does not change again.
 pub(crate) async fn return_after_large_change() {
     static IS_WAITING: AtomicBool = AtomicBool::new(false);
     if IS_WAITING.swap(true, Ordering::Relaxed) {

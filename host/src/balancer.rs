@@ -2,8 +2,8 @@
 //!
 //! - [`Engine`] is the component host for balancers: it loads them, and provides the interfaces
 //!   that they may import.
-//! - [`LoadedBalancer`] is a component that was checked: it is compiled and linked, and its description was
-//!   read. Any number of upstreams share it.
+//! - [`LoadedBalancer`] is a component that was checked: it is compiled and linked, and its
+//!   description was read. Any number of upstreams share it.
 //! - [`Balancer`] belongs to one upstream: it holds the endpoint table and the instance that was
 //!   given that table, behind one lock, which a pick holds for a fraction of a microsecond.
 //!

@@ -40,7 +40,8 @@ const JSON: &str = "application/json";
 /// What the name of a part cannot have.
 const NAME: &AsciiSet = &CONTROLS.add(b'"').add(b'%').add(b'\\');
 
-/// Largest component that is sent with a configuration, in bytes. The gateway has a limit of its own.
+/// Largest component that is sent with a configuration, in bytes. The gateway has a limit of its
+/// own.
 pub(crate) const LARGEST_COMPONENT: usize = 64 << 20;
 
 /// Where the gateway is.
@@ -60,8 +61,8 @@ pub(crate) struct Gateway {
     )]
     admin_token: Option<String>,
 
-    /// Authorities that its certificate is accepted of, or the certificate itself, in PEM [default: the
-    /// authorities that the system trusts]
+    /// Authorities that its certificate is accepted of, or the certificate itself, in PEM [default:
+    /// the authorities that the system trusts]
     #[arg(long, env = "POINTSMAN_ADMIN_CA", value_name = "FILE")]
     admin_ca: Option<PathBuf>,
 }
@@ -115,8 +116,8 @@ impl Admin {
         Self::trusting(address, None)
     }
 
-    /// The Admin API at an address. Over TLS, its certificate has to be of one of the authorities in
-    /// the file, or without a file of one that the system trusts.
+    /// The Admin API at an address. Over TLS, its certificate has to be of one of the authorities
+    /// in the file, or without a file of one that the system trusts.
     fn trusting(address: &str, authorities: Option<&Path>) -> anyhow::Result<Self> {
         let address = address.trim_end_matches('/');
         let address = match address.split_once("://") {

@@ -65,8 +65,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The folder for everything that outlives the process.
     pub data_dir: PathBuf,
-    /// Whether the Admin API changes entities one by one. Otherwise only a declarative configuration
-    /// as a whole does.
+    /// Whether the Admin API changes entities one by one. Otherwise only a declarative
+    /// configuration as a whole does.
     pub database: bool,
     /// The declarative configuration that is loaded at a start without a database: a file.
     pub declarative_config: Option<PathBuf>,
@@ -286,7 +286,8 @@ impl Config {
         Self::load_with(written, Vec::new())
     }
 
-    /// The settings that are written and have no effect, because `ssl_cipher_suite` is not `custom`.
+    /// The settings that are written and have no effect, because `ssl_cipher_suite` is not
+    /// `custom`.
     pub fn without_effect(&self) -> Vec<&'static str> {
         if self.tls.cipher_suite == CipherSuite::Custom {
             return Vec::new();
@@ -353,8 +354,8 @@ impl Config {
     }
 
     /// Has the page listen nowhere, unless the operator says where, if the Admin API has no address
-    /// of IP. The page brings the Admin API with it, and an Admin API that listens on a Unix socket,
-    /// or not at all, must not be opened to every user of the machine by a default.
+    /// of IP. The page brings the Admin API with it, and an Admin API that listens on a Unix
+    /// socket, or not at all, must not be opened to every user of the machine by a default.
     fn limit_page(&mut self) {
         let is_reachable = (self.admin_listen.iter()).any(|listen| listen.address.ip().is_some());
         if !is_reachable && !self.written.contains(&"admin_gui_listen") {

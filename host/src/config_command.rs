@@ -1,6 +1,6 @@
 //! `pointsman config`: the configuration as a file, checked, imported into a gateway, exported from
-//! it, and compared with it; of a running gateway, or of the data folder of one that is stopped. And
-//! files of nginx and manifests of Kubernetes, converted.
+//! it, and compared with it; of a running gateway, or of the data folder of one that is stopped.
+//! And files of nginx and manifests of Kubernetes, converted.
 
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};

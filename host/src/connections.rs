@@ -152,8 +152,8 @@ pub fn raise_file_limit() -> usize {
 }
 
 impl ConnectionLimits {
-    /// Whether a process that has `files` descriptors in all can start. A start that runs out of them
-    /// would fail with the error of whatever needed one more.
+    /// Whether a process that has `files` descriptors in all can start. A start that runs out of
+    /// them would fail with the error of whatever needed one more.
     ///
     /// # Errors
     /// There are too few descriptors.

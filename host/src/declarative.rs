@@ -3,10 +3,10 @@
 //!
 //! A file has lists of entities under their names in the store. An entity may also stand in a list
 //! inside an entity that it refers to. `syntax.rs` reads YAML and JSON into values that know their
-//! lines, `collect.rs` finds the entities in them, `ids.rs` gives ids to those without one, `read.rs`
-//! makes rows of them, and `check.rs` checks the rows as the Admin API does. `mistakes.rs` has the
-//! errors in Kong's shapes. `nginx.rs` and `kubernetes.rs` make documents of other files, which
-//! `origins.rs` checks.
+//! lines, `collect.rs` finds the entities in them, `ids.rs` gives ids to those without one,
+//! `read.rs` makes rows of them, and `check.rs` checks the rows as the Admin API does.
+//! `mistakes.rs` has the errors in Kong's shapes. `nginx.rs` and `kubernetes.rs` make documents of
+//! other files, which `origins.rs` checks.
 
 mod check;
 mod collect;

@@ -39,7 +39,8 @@ impl EndpointAddress {
         }
     }
 
-    /// The IP address as text, or the Unix socket, which has its place in logs and in the Admin API.
+    /// The IP address as text, or the Unix socket, which has its place in logs and in the Admin
+    /// API.
     pub fn without_port(&self) -> String {
         match self {
             Self::Inet(address) => address.ip().to_string(),

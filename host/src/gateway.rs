@@ -48,8 +48,8 @@ use stores::{cannot_open, open_store};
 use takeover::Predecessor;
 use tls::{ListenerTls, client_certificate};
 
-/// Runs the gateway until it gets SIGTERM, SIGINT or SIGQUIT. `log_level` is the filter of its log, and
-/// `reload` reads the settings again.
+/// Runs the gateway until it gets SIGTERM, SIGINT or SIGQUIT. `log_level` is the filter of its log,
+/// and `reload` reads the settings again.
 ///
 /// # Errors
 /// The gateway cannot start: one clear sentence.

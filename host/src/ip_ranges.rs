@@ -62,8 +62,8 @@ impl IpRanges {
     }
 }
 
-/// A range of IPv4 addresses within IPv6 (`::ffff:0:0/96`) as one of IPv4, the form in which clients
-/// are compared.
+/// A range of IPv4 addresses within IPv6 (`::ffff:0:0/96`) as one of IPv4, the form in which
+/// clients are compared.
 fn canonical(range: IpNet) -> IpNet {
     let IpNet::V6(within) = range else {
         return range;

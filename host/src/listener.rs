@@ -1,11 +1,11 @@
 //! Sockets that accept the connections of clients: of the proxy, and of the Admin API.
 //!
-//! `bind.rs` opens the sockets or takes those that `inherited.rs` has, of which `passed.rs` has those
-//! of a supervisor, `accept.rs` accepts connections, `proxy_protocol.rs` reads what a proxy in front
-//! says of them, `tls.rs` makes the handshakes with the certificate that
-//! `certificate.rs` finds, and `transport.rs` has the bytes of a connection, in clear text or over
-//! TLS. `server_name.rs` looks ahead for the server name of a handshake.
-//! `proxy_header.rs` has the headers that are written to endpoints.
+//! `bind.rs` opens the sockets or takes those that `inherited.rs` has, of which `passed.rs` has
+//! those of a supervisor, `accept.rs` accepts connections, `proxy_protocol.rs` reads what a proxy
+//! in front says of them, `tls.rs` makes the handshakes with the certificate that `certificate.rs`
+//! finds, and `transport.rs` has the bytes of a connection, in clear text or over TLS.
+//! `server_name.rs` looks ahead for the server name of a handshake. `proxy_header.rs` has the
+//! headers that are written to endpoints.
 
 mod accept;
 mod bind;

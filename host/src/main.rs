@@ -41,7 +41,8 @@ struct Cli {
     #[command(flatten)]
     settings: Written,
 
-    /// Checks the settings, their certificates and the declarative configuration, and starts nothing
+    /// Checks the settings, their certificates and the declarative configuration, and starts
+    /// nothing
     #[arg(short = 't', long)]
     check: bool,
 }
@@ -175,9 +176,9 @@ fn without_refused(args: &[OsString], error: &clap::Error) -> Option<(Vec<OsStri
     Some((rest.cloned().collect(), mistake))
 }
 
-/// Prints what clap has to say: the help that was asked for, or what is wrong with the command line.
-/// The exit code of the latter is `EX_USAGE` of sysexits(3), because 2 has a meaning of its own for
-/// `config diff`.
+/// Prints what clap has to say: the help that was asked for, or what is wrong with the command
+/// line. The exit code of the latter is `EX_USAGE` of sysexits(3), because 2 has a meaning of its
+/// own for `config diff`.
 fn usage(error: &clap::Error) -> ExitCode {
     // The reader may have closed the pipe.
     let _ = error.print();

@@ -32,7 +32,8 @@ pub(crate) fn keep_id(data_dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The identity in a file. If there is none, or the file holds something else, a new one is written.
+/// The identity in a file. If there is none, or the file holds something else, a new one is
+/// written.
 fn read_or_make(path: &Path) -> io::Result<Uuid> {
     match fs::read_to_string(path) {
         Ok(text) => {

@@ -64,8 +64,8 @@ pub struct Span {
     /// The span above it; empty if there is none.
     #[prost(bytes = "vec", tag = "4")]
     pub parent_span_id: Vec<u8>,
-    /// The flags of W3C, of which the first says that the trace is sampled; bit 8 says that bit 9 is
-    /// known, and bit 9 that the span above is of another process.
+    /// The flags of W3C, of which the first says that the trace is sampled; bit 8 says that bit 9
+    /// is known, and bit 9 that the span above is of another process.
     #[prost(fixed32, tag = "16")]
     pub flags: u32,
     /// Its name.

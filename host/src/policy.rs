@@ -95,8 +95,8 @@ pub trait Policy: Debug + Send + Sync {
         DryRun::Effects("it may do more than look at the request")
     }
 
-    /// Before an endpoint is chosen for a stream: whether the stream may go on. Kong calls this phase
-    /// `preread`.
+    /// Before an endpoint is chosen for a stream: whether the stream may go on. Kong calls this
+    /// phase `preread`.
     fn admits_stream(&self, stream: &Stream) -> bool {
         let _ = stream;
         true
@@ -121,8 +121,8 @@ pub trait Policy: Debug + Send + Sync {
         None
     }
 
-    /// When the last byte of the response was sent, or the client has disconnected; of a stream, when
-    /// it has ended.
+    /// When the last byte of the response was sent, or the client has disconnected; of a stream,
+    /// when it has ended.
     fn record(&self, record: &LogRecord) {
         let _ = record;
     }

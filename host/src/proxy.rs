@@ -291,8 +291,8 @@ async fn refuse(worker: &Worker, inbound: &Inbound<'_>, reject: Reject) -> Respo
     response.map(Content::own)
 }
 
-/// Replaces the success of a CONNECT that has opened no tunnel, such as the response of a policy: to
-/// the client it would mean that the tunnel is open.
+/// Replaces the success of a CONNECT that has opened no tunnel, such as the response of a policy:
+/// to the client it would mean that the tunnel is open.
 fn deny_tunnel(
     worker: &Worker,
     inbound: &Inbound<'_>,

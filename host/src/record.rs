@@ -88,8 +88,8 @@ pub fn record(arguments: &Arguments) -> anyhow::Result<()> {
     print(&format!("{shown}: {written} bytes recorded\n"))
 }
 
-/// Opens a file for the trace, and returns whether it was made for it. What a file has is left there
-/// until there is a trace.
+/// Opens a file for the trace, and returns whether it was made for it. What a file has is left
+/// there until there is a trace.
 fn open(path: &Path) -> io::Result<(File, bool)> {
     match File::create_new(path) {
         Ok(file) => Ok((file, true)),

@@ -97,8 +97,8 @@ impl<S> Side<S> {
         self.last_move.note();
     }
 
-    /// Notes an error of its stream. That a peer over TLS closes without `close_notify`, as many do,
-    /// is none: rustls alone reports it.
+    /// Notes an error of its stream. That a peer over TLS closes without `close_notify`, as many
+    /// do, is none: rustls alone reports it.
     fn noted<T>(&mut self, outcome: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &outcome
             && error.kind() != io::ErrorKind::UnexpectedEof

@@ -1,5 +1,5 @@
-//! `pointsman rollout`: tries a configuration at the gateways of the channel `canary`, before all have
-//! it.
+//! `pointsman rollout`: tries a configuration at the gateways of the channel `canary`, before all
+//! have it.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

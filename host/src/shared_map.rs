@@ -4,9 +4,9 @@
 //! the copy replaces one of them. So to copy a map of 10,000 entries and add one entry, some forty
 //! entries and some hundred pointers are copied.
 //!
-//! A shard is a table with open addressing, so a look-up reads two places in memory: where the shard
-//! is, and the slot of the key. With a hundred thousand entries, hardly any of them is in a cache of
-//! the processor, and each further place would cost a request about 0.3 µs.
+//! A shard is a table with open addressing, so a look-up reads two places in memory: where the
+//! shard is, and the slot of the key. With a hundred thousand entries, hardly any of them is in a
+//! cache of the processor, and each further place would cost a request about 0.3 µs.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
@@ -37,9 +37,9 @@ pub(crate) struct SharedMap<K, V> {
 /// Some of the entries. Copies share the slots.
 #[derive(Debug)]
 struct Shard<K, V> {
-    /// An entry is in the slot of its hash or, if that was taken, in the next one that was free, with
-    /// the first slot after the last. Their number is a power of two, or none. At least half of them
-    /// are free, so that a search ends soon.
+    /// An entry is in the slot of its hash or, if that was taken, in the next one that was free,
+    /// with the first slot after the last. Their number is a power of two, or none. At least half
+    /// of them are free, so that a search ends soon.
     slots: Arc<[Option<(K, V)>]>,
     len: usize,
 }
@@ -156,7 +156,8 @@ impl<K: Hash + Eq + Clone, V: Clone> SharedMap<K, V> {
         Some(old)
     }
 
-    /// The shard of a hash. The list of the shards is this map's own then, the shard may not be yet.
+    /// The shard of a hash. The list of the shards is this map's own then, the shard may not be
+    /// yet.
     fn shard_mut(&mut self, hash: u64) -> &mut Shard<K, V> {
         let shards = Arc::make_mut(&mut self.shards);
         let shard = shard_of(hash, shards.len());
@@ -232,8 +233,8 @@ impl<K: Hash + Eq + Clone, V: Clone> Shard<K, V> {
         let slots = Arc::make_mut(&mut self.slots);
         let (_, old) = slots[free].take()?;
         self.len -= 1;
-        // A search for a later entry must not end here: it takes this place, unless it would be before
-        // the slot of its hash there.
+        // A search for a later entry must not end here: it takes this place, unless it would be
+        // before the slot of its hash there.
         let last = slots.len() - 1;
         let mut slot = free;
         loop {

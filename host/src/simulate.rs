@@ -56,9 +56,9 @@ pub struct Arguments {
     #[arg(required_unless_present = "list")]
     scenario: Option<String>,
 
-    /// A balancer: the name of one that ships or a component (.wasm), with its settings if it needs any, as
-    /// in 'prequal={"probes":3}'; may be given several times. Components alone are compared with all that
-    /// ship [default: all that ship]
+    /// A balancer: the name of one that ships or a component (.wasm), with its settings if it needs
+    /// any, as in 'prequal={"probes":3}'; may be given several times. Components alone are compared
+    /// with all that ship [default: all that ship]
     #[arg(short, long = "balancer", value_name = "NAME|FILE[=JSON]")]
     balancers: Vec<String>,
 

@@ -2,8 +2,8 @@
 //!
 //! The control plane follows the store's watch and compiles only what a commit affects. A target or
 //! an algorithm changes inside its upstream and needs no new snapshot. A route changes a copy of
-//! the router, and a service or an upstream a copy of a map; each copy shares nearly everything with
-//! the one before.
+//! the router, and a service or an upstream a copy of a map; each copy shares nearly everything
+//! with the one before.
 
 mod channel;
 mod compile;

@@ -48,8 +48,8 @@ pub(crate) fn open_test(folder: &Path) -> JournaledStore {
     open(folder, &lock(folder).unwrap()).unwrap()
 }
 
-/// Locks a data folder, which is made if it is missing. If a crash has interrupted a process that put
-/// its store back after a take-over that failed, this goes on with that.
+/// Locks a data folder, which is made if it is missing. If a crash has interrupted a process that
+/// put its store back after a take-over that failed, this goes on with that.
 ///
 /// # Errors
 /// Another process works in the folder, or the store cannot be put back: a sentence.
@@ -60,8 +60,8 @@ pub fn lock(data_dir: &Path) -> Result<FolderLock, OpenError> {
     Ok(lock)
 }
 
-/// Removes the copy of the store that a replaced process has made before it handed over. The process
-/// that has taken over calls this, or one that was started as usual.
+/// Removes the copy of the store that a replaced process has made before it handed over. The
+/// process that has taken over calls this, or one that was started as usual.
 pub fn end_hand_over(data_dir: &Path) {
     sled::end_hand_over(data_dir);
     sled::end_hand_over(&etcd::copy_folder(data_dir));
@@ -466,9 +466,9 @@ pub trait Store: Send + Sync + 'static {
     /// known that the store cannot be written. It never waits until the store can be written again.
     fn write(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<Revision, Error>>;
 
-    /// As [`Store::write`], but as one step without an order: rows may exchange the values of unique
-    /// keys. A delete is refused if a row still refers to the deleted row afterwards. With a `base`,
-    /// the step is refused as [`Error::Changed`] if there was a commit after that one.
+    /// As [`Store::write`], but as one step without an order: rows may exchange the values of
+    /// unique keys. A delete is refused if a row still refers to the deleted row afterwards. With a
+    /// `base`, the step is refused as [`Error::Changed`] if there was a commit after that one.
     fn exchange(
         &self,
         writes: Vec<Write>,

@@ -32,7 +32,8 @@ use crate::listener::{BoundSocket, Listeners, ProxyProtocol, Socket, SocketFile,
 use crate::snapshot::Published;
 pub use figures::StreamFigures;
 
-/// Stack size of a worker's thread, in bytes. Wasm guests run on it, as on the workers of the proxy.
+/// Stack size of a worker's thread, in bytes. Wasm guests run on it, as on the workers of the
+/// proxy.
 const STACK: usize = 4 * 1024 * 1024;
 
 /// How long a stream may still take to open once the gateway shuts down: to read a header of the

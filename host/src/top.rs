@@ -1,5 +1,5 @@
-//! `pointsman top`: what a gateway does now, in a terminal: the overview of the page as a table that
-//! is drawn again every second.
+//! `pointsman top`: what a gateway does now, in a terminal: the overview of the page as a table
+//! that is drawn again every second.
 
 mod feed;
 mod model;

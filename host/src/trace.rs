@@ -150,8 +150,8 @@ pub enum RequestQuestion {
 /// A question about the body of a request, of the import `body-facts`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BodyQuestion {
-    /// Its length. The answer has eight bytes for the length, the lowest first, and one that is 1 if
-    /// there may be more.
+    /// Its length. The answer has eight bytes for the length, the lowest first, and one that is 1
+    /// if there may be more.
     Length,
     /// The length of the prompt, with an answer of the same form.
     PromptLength,

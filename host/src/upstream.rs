@@ -263,8 +263,8 @@ impl Upstream {
         (budget.budget_percent > 0.0).then(|| RetryPermit::new(&self.shared.budget, budget))
     }
 
-    /// Counts a request that found no endpoint. If there is no address, the names are looked up again
-    /// soon.
+    /// Counts a request that found no endpoint. If there is no address, the names are looked up
+    /// again soon.
     pub fn note_without_peer(&self, reason: NoPeer) {
         self.shared.without_peer[reason as usize].fetch_add(1, Ordering::Relaxed);
         if reason == NoPeer::NoAddress {

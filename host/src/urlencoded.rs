@@ -33,8 +33,8 @@ pub(crate) fn arguments(text: &[u8]) -> Arguments {
     arguments.collect()
 }
 
-/// The text of arguments that were changed. Those that `sent` has as well stay as they were sent, and
-/// others are escaped where necessary, a blank as `%20`, as Kong does.
+/// The text of arguments that were changed. Those that `sent` has as well stay as they were sent,
+/// and others are escaped where necessary, a blank as `%20`, as Kong does.
 pub(crate) fn write(changed: &[(String, Option<String>)], sent: &[u8]) -> Vec<u8> {
     let written = sent.split(|byte| *byte == b'&');
     let mut as_sent: HashMap<_, VecDeque<&[u8]>> = HashMap::new();

@@ -79,8 +79,8 @@ impl Backend {
         (Self::serve(name, address, Some(acceptor)), authority)
     }
 
-    /// A server of HTTP/2 in clear text, with trailers in its responses to `/trailers`. It allows this
-    /// many streams on a connection.
+    /// A server of HTTP/2 in clear text, with trailers in its responses to `/trailers`. It allows
+    /// this many streams on a connection.
     pub(crate) fn start_http2(name: &'static str, streams: u32) -> Self {
         let address = "127.0.0.1:0".parse().unwrap();
         Self::serve_version(name, address, None, Some(streams))
@@ -125,7 +125,8 @@ impl Backend {
             .enable_all()
             .build()
             .unwrap();
-        // The port stays that of this test when the server is killed and another one takes its place.
+        // The port stays that of this test when the server is killed and another one takes its
+        // place.
         let address = match address.port() {
             0 => reserve(address.ip()),
             _ => address,

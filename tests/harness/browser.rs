@@ -55,7 +55,8 @@ fn driver() -> Option<(Child, u16)> {
 impl Browser {
     /// A browser whose window has this size.
     pub(crate) fn start(width: u32, height: u32) -> Self {
-        // chromedriver listens on the same port of IPv4 and of IPv6, and exits if one of them is in use.
+        // chromedriver listens on the same port of IPv4 and of IPv6, and exits if one of them is in
+        // use.
         let started = (0..5).find_map(|_| driver());
         let (driver, port) = started.unwrap();
         let agent = ureq::Agent::config_builder()

@@ -24,8 +24,8 @@ static FILES: LazyLock<Vec<(OsString, Vec<u8>)>> = LazyLock::new(|| {
 /// What the folder of a gateway says that was killed in its first start, before it made its store.
 const NEW: &str = "pointsman data, format 2, not yet set up\n";
 
-/// Makes a data folder that holds the compiled components and nothing else, unless one is there that
-/// is not empty.
+/// Makes a data folder that holds the compiled components and nothing else, unless one is there
+/// that is not empty.
 pub(super) fn provide(data_dir: &Path) {
     if fs::read_dir(data_dir).is_ok_and(|mut files| files.next().is_some()) {
         return;

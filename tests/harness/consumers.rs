@@ -19,7 +19,8 @@ pub(crate) fn with_route() -> (Gateway, Backend) {
     (gateway, backend)
 }
 
-/// Adds a plugin. `fields` has its scope, and what else differs from the defaults. Returns its path.
+/// Adds a plugin. `fields` has its scope, and what else differs from the defaults. Returns its
+/// path.
 pub(crate) fn add_plugin(gateway: &Gateway, name: &str, config: Value, fields: Value) -> String {
     let mut plugin = json!({ "name": name, "config": config });
     for (field, value) in fields.as_object().unwrap() {

@@ -1,5 +1,5 @@
-//! Real inference servers that batch, stream and cache prompts: llama.cpp's, with a model that costs
-//! what it costs and says nothing. See `tests/engine/`.
+//! Real inference servers that batch, stream and cache prompts: llama.cpp's, with a model that
+//! costs what it costs and says nothing. See `tests/engine/`.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;

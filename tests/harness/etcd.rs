@@ -87,8 +87,8 @@ impl Etcd {
         etcd.up()
     }
 
-    /// Has it ask for a user from now on. Gateways that are started afterwards have one, who may use
-    /// only the keys below their prefix.
+    /// Has it ask for a user from now on. Gateways that are started afterwards have one, who may
+    /// use only the keys below their prefix.
     pub(crate) fn require_users(&mut self) {
         for args in [
             &["user", "add", "root:secret"][..],
@@ -158,8 +158,8 @@ impl Etcd {
             .args(["--listen-peer-urls", &peer])
             .args(["--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &peers])
-            // What it has written survives its end, but not that of the machine. A slow disk of a busy
-            // machine does not make it miss its own deadlines.
+            // What it has written survives its end, but not that of the machine. A slow disk of a
+            // busy machine does not make it miss its own deadlines.
             .arg("--unsafe-no-fsync")
             .args(&self.args)
             .stdin(Stdio::null())

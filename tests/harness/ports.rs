@@ -10,8 +10,9 @@ thread_local! {
     static HELD: RefCell<Vec<Socket>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An address with a free port. Until the test ends, the system gives this port to no other test and
-/// no other process, even while no server of the test listens on it: then it refuses connections.
+/// An address with a free port. Until the test ends, the system gives this port to no other test
+/// and no other process, even while no server of the test listens on it: then it refuses
+/// connections.
 ///
 /// A socket holds it that does not listen. Beside it one can listen that asks for the port, by
 /// `SO_REUSEADDR`, as servers do.

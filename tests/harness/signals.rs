@@ -4,8 +4,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::until;
 
-/// Sends a signal to a process, by its name. After a `STOP` the process runs no longer: the system stops
-/// each of its threads only where that thread looks, which may be some milliseconds later.
+/// Sends a signal to a process, by its name. After a `STOP` the process runs no longer: the system
+/// stops each of its threads only where that thread looks, which may be some milliseconds later.
 pub(crate) fn send_signal(process: u32, signal: &str) {
     let number = match signal {
         "CONT" => Signal::CONT,
@@ -29,7 +29,8 @@ fn all_have_stopped(process: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     threads.flatten().all(|thread| {
         let status = std::fs::read_to_string(thread.path().join("stat"));
-        // A thread that has ended meanwhile runs no longer. The state follows the name, in parentheses.
+        // A thread that has ended meanwhile runs no longer. The state follows the name, in
+        // parentheses.
         status.is_ok_and(|status| {
             let state = status.rsplit(") ").next().unwrap_or_default();
             state.starts_with(['T', 'Z', 'X'])

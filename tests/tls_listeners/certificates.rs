@@ -135,7 +135,8 @@ fn the_ocsp_response_of_a_certificate_is_shown_along_with_it() {
         let body = json!({ "pointsman": { "ocsp_response": response } });
         gateway.admin_json("PATCH", &path, &body)
     };
-    // A sequence whose first element says that the responder has succeeded, and one that it has not.
+    // A sequence whose first element says that the responder has succeeded, and one that it has
+    // not.
     give("MAMKAQA=").expect(200);
     let client = TlsClient::new();
     client.connect(tls(&gateway), "a.example").unwrap();

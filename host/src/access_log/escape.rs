@@ -13,8 +13,8 @@ pub(super) fn by(form: LogEscape) -> fn(&mut Vec<u8>, &[u8]) {
     }
 }
 
-/// Whether no byte is written in another way, in either form. Nearly all values are so, and without an
-/// early end the compiler looks at sixteen bytes at once.
+/// Whether no byte is written in another way, in either form. Nearly all values are so, and without
+/// an early end the compiler looks at sixteen bytes at once.
 fn is_plain(value: &[u8]) -> bool {
     const STEP: usize = 16;
     let is_special = |byte: u8| !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\');
@@ -68,8 +68,8 @@ pub(super) fn json(text: &mut Vec<u8>, value: &[u8]) {
 fn json_text(text: &mut Vec<u8>, valid: &[u8]) {
     let mut rest = valid;
     loop {
-        // What follows 0xc2 or 0xe2 may be a control character or the end of a line to a reader that
-        // knows Unicode.
+        // What follows 0xc2 or 0xe2 may be a control character or the end of a line to a reader
+        // that knows Unicode.
         let special = rest
             .iter()
             .position(|byte| matches!(byte, b'"' | b'\\' | 0x7f | 0xc2 | 0xe2) || *byte < b' ');

@@ -45,8 +45,8 @@ struct Open {
 }
 
 impl LogFile {
-    /// Opens the file at its end, and makes it if it is missing. A named pipe that no process reads is
-    /// opened later.
+    /// Opens the file at its end, and makes it if it is missing. A named pipe that no process reads
+    /// is opened later.
     ///
     /// # Errors
     /// Those of the system.
@@ -70,10 +70,10 @@ impl LogFile {
         &self.path
     }
 
-    /// Opens the file again by its path. If that fails, such as in a folder that became read-only, the
-    /// file that was open takes the lines that follow, as in nginx: they are found in the renamed one.
-    /// A named pipe that no process reads is opened later. Returns whether the file was opened, or
-    /// will be.
+    /// Opens the file again by its path. If that fails, such as in a folder that became read-only,
+    /// the file that was open takes the lines that follow, as in nginx: they are found in the
+    /// renamed one. A named pipe that no process reads is opened later. Returns whether the file
+    /// was opened, or will be.
     pub(super) fn reopen(&mut self) -> bool {
         let error = match open(&self.path) {
             Ok(open) => {
@@ -95,9 +95,10 @@ impl LogFile {
         false
     }
 
-    /// Writes lines, each with its end. While a pipe takes nothing, `wait` is called, and says whether
-    /// to try again, or to open the file again and write there what is left. Returns how many lines
-    /// were written, and why the others were not; the file is then opened again for the next lines.
+    /// Writes lines, each with its end. While a pipe takes nothing, `wait` is called, and says
+    /// whether to try again, or to open the file again and write there what is left. Returns how
+    /// many lines were written, and why the others were not; the file is then opened again for the
+    /// next lines.
     pub(super) fn write(
         &mut self,
         lines: &[u8],
@@ -134,8 +135,8 @@ impl LogFile {
         (written, Ok(()))
     }
 
-    /// Writes as many of the lines as one file takes, at least one. Returns their length, or what was
-    /// written before an error.
+    /// Writes as many of the lines as one file takes, at least one. Returns their length, or what
+    /// was written before an error.
     fn write_some(
         &mut self,
         lines: &[u8],
@@ -175,8 +176,8 @@ impl LogFile {
         Ok(part.len())
     }
 
-    /// Renames the file, and begins another one. If that fails, the file goes on, and is renamed some
-    /// time later.
+    /// Renames the file, and begins another one. If that fails, the file goes on, and is renamed
+    /// some time later.
     fn rotate(&mut self, full: &Open) -> Option<Open> {
         let now = Instant::now();
         if self.rename_at.is_some_and(|at| now < at) {

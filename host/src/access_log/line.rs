@@ -205,8 +205,8 @@ impl Line<'_> {
         Some(())
     }
 
-    /// Writes the values of a header, with commas between them; those of `Cookie`, of which HTTP/2 has
-    /// several, with semicolons. Source: nginx, `$http_cookie`; RFC 9113, 8.2.3.
+    /// Writes the values of a header, with commas between them; those of `Cookie`, of which HTTP/2
+    /// has several, with semicolons. Source: nginx, `$http_cookie`; RFC 9113, 8.2.3.
     fn header(&mut self, headers: &HeaderMap, name: &HeaderName) -> Option<()> {
         let separator: &[u8] = if name == COOKIE { b"; " } else { b", " };
         let mut values = headers.get_all(name).iter();
@@ -218,8 +218,8 @@ impl Line<'_> {
         Some(())
     }
 
-    /// Writes a value for each try, with commas between them. Source: nginx, `$upstream_addr` and so
-    /// on.
+    /// Writes a value for each try, with commas between them. Source: nginx, `$upstream_addr` and
+    /// so on.
     fn each(
         &mut self,
         tries: &[Try],

@@ -14,7 +14,8 @@ use super::syslog::Syslog;
 use super::text::count;
 use crate::config;
 
-/// How long the thread waits before it tries again to write to a pipe or a socket that takes nothing.
+/// How long the thread waits before it tries again to write to a pipe or a socket that takes
+/// nothing.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where lines are written to.
@@ -44,8 +45,8 @@ impl Stream {
         }
     }
 
-    /// Writes lines. A pipe or a terminal that takes nothing for a time, because another process has
-    /// made it non-blocking, is waited for.
+    /// Writes lines. A pipe or a terminal that takes nothing for a time, because another process
+    /// has made it non-blocking, is waited for.
     fn write(&mut self, lines: &[u8], wait: &mut dyn FnMut() -> Next) -> (u64, io::Result<()>) {
         // It has no path by which it could be opened again.
         let mut wait = || match wait() {

@@ -1,5 +1,5 @@
-//! The access log of streams: a line for each connection, and each session of datagrams, when it has
-//! ended. Lines take the same way as those of requests.
+//! The access log of streams: a line for each connection, and each session of datagrams, when it
+//! has ended. Lines take the same way as those of requests.
 
 use std::path::Path;
 use std::sync::Arc;

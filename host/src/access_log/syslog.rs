@@ -33,8 +33,8 @@ pub(super) struct Syslog {
     socket: Option<Socket>,
 }
 
-/// Looks up the name of the daemon. The thread of the log has a runtime of its own for that, so that
-/// neither a look-up nor the thread waits for another one.
+/// Looks up the name of the daemon. The thread of the log has a runtime of its own for that, so
+/// that neither a look-up nor the thread waits for another one.
 #[derive(Debug)]
 struct Names {
     settings: Dns,
@@ -72,10 +72,10 @@ impl Syslog {
         self.socket = None;
     }
 
-    /// Sends lines. While the daemon's socket has no room, `wait` is called, and says whether to try
-    /// again. After a line that could not be sent, the others are given up as well, since each would
-    /// wait as long as that one; only a line that is too long for a message is left out. Returns how
-    /// many were sent, and why the first of the others was not.
+    /// Sends lines. While the daemon's socket has no room, `wait` is called, and says whether to
+    /// try again. After a line that could not be sent, the others are given up as well, since each
+    /// would wait as long as that one; only a line that is too long for a message is left out.
+    /// Returns how many were sent, and why the first of the others was not.
     pub(super) fn write(
         &mut self,
         lines: &[u8],
@@ -131,8 +131,8 @@ impl Syslog {
                         Next::GiveUp => return Err(error),
                     }
                 }
-                // The daemon may have made its socket anew since the last message, and the answer to
-                // an earlier datagram is an error of this one.
+                // The daemon may have made its socket anew since the last message, and the answer
+                // to an earlier datagram is an error of this one.
                 io::ErrorKind::ConnectionRefused
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::NotConnected

@@ -1,5 +1,5 @@
-//! The account with an authority. Its key is a row of `keys`, whose `kid` is the URL of the account,
-//! as in the messages to the authority (RFC 8555, 6.2).
+//! The account with an authority. Its key is a row of `keys`, whose `kid` is the URL of the
+//! account, as in the messages to the authority (RFC 8555, 6.2).
 
 use std::sync::Arc;
 

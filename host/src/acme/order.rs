@@ -1,4 +1,5 @@
-//! Requests a certificate: an order, the challenge of its name, and the certificate (RFC 8555, 7.4).
+//! Requests a certificate: an order, the challenge of its name, and the certificate (RFC 8555,
+//! 7.4).
 
 use std::fmt;
 use std::sync::Arc;
@@ -53,8 +54,8 @@ impl From<rcgen::Error> for Error {
 }
 
 /// Requests a certificate for a name in lower case. `failures` is the number of tries before this
-/// one: each takes another challenge, if the authority offers several. `replaced` is the certificate
-/// that this one replaces, for an authority that suggests when to renew (RFC 9773, 5).
+/// one: each takes another challenge, if the authority offers several. `replaced` is the
+/// certificate that this one replaces, for an authority that suggests when to renew (RFC 9773, 5).
 pub(super) async fn certificate(
     account: &Account,
     name: &str,

@@ -1,5 +1,5 @@
-//! When the authority suggests to renew a certificate (RFC 9773): it spreads the renewals of all its
-//! clients, and asks for early ones before it revokes certificates.
+//! When the authority suggests to renew a certificate (RFC 9773): it spreads the renewals of all
+//! its clients, and asks for early ones before it revokes certificates.
 
 use std::time::{Duration, SystemTime};
 

@@ -7,8 +7,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 
 const DAY: f64 = 24.0 * 60.0 * 60.0;
 
-/// When a certificate is renewed: when a third of its lifetime is left, or earlier if `days` say so,
-/// but not within the first half of it. Times are in seconds since 1970.
+/// When a certificate is renewed: when a third of its lifetime is left, or earlier if `days` say
+/// so, but not within the first half of it. Times are in seconds since 1970.
 pub(super) fn renewal(not_before: i64, not_after: i64, days: f64) -> SystemTime {
     let lifetime = not_after.saturating_sub(not_before).max(0) as f64;
     let left = (lifetime / 3.0).max((days * DAY).min(lifetime / 2.0));

@@ -1,5 +1,6 @@
 //! Paths that Kong has and that do not exist here. The answer says so, so that the client does not
-//! look for a mistyped path. Paths that only Kong Enterprise has are answered as by Kong: not found.
+//! look for a mistyped path. Paths that only Kong Enterprise has are answered as by Kong: not
+//! found.
 
 use http::{StatusCode, Uri};
 

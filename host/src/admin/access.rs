@@ -2,10 +2,10 @@
 //!
 //! Without tokens (see `token.rs`), a client that reaches the port of the Admin API is an
 //! administrator. A web page that an administrator visits reaches that port as well, through the
-//! administrator's browser. So a page may read and write only if its origin is on this machine, is the Admin API's
-//! own, or is listed. And the Admin API answers only for names that an attacker cannot bind to its
-//! address (DNS rebinding). Clients other than browsers send neither `Origin` nor `Sec-Fetch-Site`,
-//! and are not affected.
+//! administrator's browser. So a page may read and write only if its origin is on this machine, is
+//! the Admin API's own, or is listed. And the Admin API answers only for names that an attacker
+//! cannot bind to its address (DNS rebinding). Clients other than browsers send neither `Origin`
+//! nor `Sec-Fetch-Site`, and are not affected.
 
 use std::net::{IpAddr, Ipv6Addr};
 

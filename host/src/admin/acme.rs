@@ -1,5 +1,5 @@
-//! `/acme`: the certificates that the plugin `acme` requests, and their next tries. Source: Kong 3.9,
-//! `kong.plugins.acme.api`.
+//! `/acme`: the certificates that the plugin `acme` requests, and their next tries. Source: Kong
+//! 3.9, `kong.plugins.acme.api`.
 
 use std::time::SystemTime;
 

@@ -104,7 +104,8 @@ pub async fn install_shipped(
 
 /// Adds a shipped component as a version, and makes it active. A balancer that an operator has
 /// uploaded under the same name is kept. Other gateways that share the store may do the same at the
-/// same time. If the store cannot be written now, the gateway starts with the balancers that it has.
+/// same time. If the store cannot be written now, the gateway starts with the balancers that it
+/// has.
 async fn install(
     store: &Arc<dyn Store>,
     engine: &Arc<Engine>,

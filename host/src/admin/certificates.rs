@@ -1,5 +1,5 @@
-//! What certificates have beyond their declaration: the list of their server names. They are rows of
-//! `snis`, which are written together with their certificate. Source: Kong 3.9,
+//! What certificates have beyond their declaration: the list of their server names. They are rows
+//! of `snis`, which are written together with their certificate. Source: Kong 3.9,
 //! `kong.db.dao.certificates` and `kong.api.routes.certificates`.
 
 use futures_util::FutureExt;

@@ -135,8 +135,8 @@ pub async fn announce(admin: Admin) {
     );
 }
 
-/// Finds out which gateways are alive, while a part of this one needs to know. If the store is away,
-/// those count as alive that were before.
+/// Finds out which gateways are alive, while a part of this one needs to know. If the store is
+/// away, those count as alive that were before.
 async fn look_for_peers(nodes: &dyn Nodes) {
     loop {
         node::PEERS.subscribed().await;

@@ -115,8 +115,8 @@ async fn import(State(admin): State<Admin>, request: Request) -> Result<Response
         return Err(Error::field(name, message));
     }
     let (parts, body) = request.into_parts();
-    // A token that may change nothing may ask for a trial: one is read and checked at a time, and no
-    // import waits for it.
+    // A token that may change nothing may ask for a trial: one is read and checked at a time, and
+    // no import waits for it.
     let _turn = match aim {
         Aim::DryRun => Some(admin.loaded.dry_run_turn.acquire().await),
         _ => None,
@@ -146,8 +146,9 @@ async fn import(State(admin): State<Admin>, request: Request) -> Result<Response
     Ok(Json(json!({ "changes": imported.differences })).into_response())
 }
 
-/// The document of a form, and its components: parts whose names are `component:` or `signature:` and
-/// then the path by which the document names the component, with `%` before what a name cannot have.
+/// The document of a form, and its components: parts whose names are `component:` or `signature:`
+/// and then the path by which the document names the component, with `%` before what a name cannot
+/// have.
 async fn form(content_type: &str, body: Bytes) -> Result<(String, Components), Error> {
     let (mut document, mut components) = (None, Components::default());
     let (mut all, mut signatures) = (Vec::new(), HashMap::new());
@@ -191,8 +192,8 @@ enum Document<'a> {
 }
 
 impl Document<'_> {
-    /// The document with its lines. It cannot be sent between threads, so it is read again where the
-    /// lines are asked for later.
+    /// The document with its lines. It cannot be sent between threads, so it is read again where
+    /// the lines are asked for later.
     fn parsed(self) -> Result<Text, String> {
         match self {
             Self::Text(text) => Text::read(text, Syntax::Either),

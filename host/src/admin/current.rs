@@ -13,13 +13,14 @@ use crate::store::{self, Nodes, Revision, Store};
 /// Longest time for etcd to tell the newest commit: a change of its leader takes one second or two.
 const NEWEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Longest wait for a commit that etcd has told of. Its event is on its way, so this is for a gateway
-/// that has little time on its processors.
+/// Longest wait for a commit that etcd has told of. Its event is on its way, so this is for a
+/// gateway that has little time on its processors.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Has a request that may change something see all that was acknowledged before it, at whichever
-/// gateway. Otherwise, shortly after a change elsewhere, a reference to a new entity would be refused.
-/// Clients such as decK send each request to whichever gateway their load balancer chooses.
+/// gateway. Otherwise, shortly after a change elsewhere, a reference to a new entity would be
+/// refused. Clients such as decK send each request to whichever gateway their load balancer
+/// chooses.
 ///
 /// While etcd is away, the request goes on with what is here: the store refuses its change, and
 /// [`catch_up_to_newest`] what would need none.
@@ -64,8 +65,8 @@ async fn newest(nodes: &dyn Nodes) -> Result<Revision, String> {
 pub(super) enum Freshness {
     /// They have.
     Current,
-    /// This gateway had older rows, and has all now: rows have to be read again, which needs no other
-    /// check.
+    /// This gateway had older rows, and has all now: rows have to be read again, which needs no
+    /// other check.
     CaughtUp,
 }
 

@@ -50,8 +50,8 @@ impl Error {
         Self::Plain(StatusCode::BAD_REQUEST, message.into())
     }
 
-    /// Fields of an entity are wrong, or name something of Kong that does not exist here: then it is a
-    /// 501, so that it is not taken for a typing error.
+    /// Fields of an entity are wrong, or name something of Kong that does not exist here: then it
+    /// is a 501, so that it is not taken for a typing error.
     pub(super) fn schema(violations: &Violations) -> Self {
         let status = match violations.is_absent() {
             true => StatusCode::NOT_IMPLEMENTED,

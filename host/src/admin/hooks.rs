@@ -22,8 +22,8 @@ pub(super) struct Hooks {
     pub(super) prepare: fn(&Admin, &mut Row) -> Result<(), Error>,
     /// Checks the input of a POST before its fields are checked.
     pub(super) before_insert: fn(&Row) -> Result<(), Error>,
-    /// Generates a value that the input of a POST or a PUT does not name and that only the answer to
-    /// this request can show. Returns the field and the value.
+    /// Generates a value that the input of a POST or a PUT does not name and that only the answer
+    /// to this request can show. Returns the field and the value.
     pub(super) shown_once: fn(&mut Row) -> Option<(&'static str, Value)>,
     /// Checks a whole row against other rows before it is written.
     pub(super) check: CheckHook,

@@ -27,14 +27,15 @@ use crate::store::{self, Revision, Store, Stored, Write};
 pub(crate) use refused::Refused;
 use refused::refused;
 
-/// How many tries of an import are made only on what they have read. Otherwise two imports at a time,
-/// at one gateway or at two, could each leave alone what the other one adds, or both delete what the
-/// other one keeps. Clients that change entities all the time must not keep an import from being made
-/// for ever: the tries after these, or after [`EXACT_TIME`], are refused only if a row of theirs has
-/// changed.
+/// How many tries of an import are made only on what they have read. Otherwise two imports at a
+/// time, at one gateway or at two, could each leave alone what the other one adds, or both delete
+/// what the other one keeps. Clients that change entities all the time must not keep an import from
+/// being made for ever: the tries after these, or after [`EXACT_TIME`], are refused only if a row
+/// of theirs has changed.
 const EXACT_TRIES: u32 = 32;
 
-/// For how long tries are made only on what they have read. A try of a large document takes a second.
+/// For how long tries are made only on what they have read. A try of a large document takes a
+/// second.
 const EXACT_TIME: Duration = Duration::from_secs(5);
 
 /// What an import needs of the gateway.
@@ -48,8 +49,8 @@ pub(crate) struct Importer {
     pub(crate) patterns: Arc<PatternMemory>,
     /// The components that come with the document.
     pub(crate) components: Arc<Components>,
-    /// Whether an entity without an id in the document keeps the one that it is stored with. Without
-    /// a database, ids are those that Kong makes of names.
+    /// Whether an entity without an id in the document keeps the one that it is stored with.
+    /// Without a database, ids are those that Kong makes of names.
     pub(crate) keeps_ids: bool,
 }
 
@@ -132,7 +133,8 @@ impl Importer {
     /// Makes the stored configuration this one, or finds what would change.
     ///
     /// # Errors
-    /// The document contradicts what is stored, or the store cannot be written. Nothing was changed.
+    /// The document contradicts what is stored, or the store cannot be written. Nothing was
+    /// changed.
     pub(super) async fn import(
         &self,
         mut configuration: Configuration,
@@ -191,8 +193,8 @@ impl Importer {
                 writes.extend(others.filter(|write| !known.contains(&write.id())));
             }
             if !is_dry_run && writes.is_empty() {
-                // The kinds were read one after the other: the document may never have been in effect
-                // as a whole.
+                // The kinds were read one after the other: the document may never have been in
+                // effect as a whole.
                 if is_exact && self.store.head() != base {
                     continue;
                 }
@@ -343,8 +345,8 @@ impl Importer {
         Ok(writes)
     }
 
-    /// Checks each upstream that changes, or whose balancer changes, by the same function as a single
-    /// write does. Returns the writes of balancers that have to be in the same step.
+    /// Checks each upstream that changes, or whose balancer changes, by the same function as a
+    /// single write does. Returns the writes of balancers that have to be in the same step.
     async fn check_upstreams(
         &self,
         configuration: &Configuration,

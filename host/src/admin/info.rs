@@ -161,7 +161,8 @@ fn has_tls(listens: &[Listen]) -> bool {
     listens.iter().any(|listen| listen.ssl)
 }
 
-/// A list of addresses, each with all flags that Kong knows. An empty list is an object, as in Kong.
+/// A list of addresses, each with all flags that Kong knows. An empty list is an object, as in
+/// Kong.
 fn listeners(listens: &[Listen]) -> Value {
     match listens {
         [] => json!({}),

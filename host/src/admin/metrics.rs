@@ -36,11 +36,12 @@ use crate::stream::StreamFigures;
 use crate::upstream::{AddressReport, Upstream};
 use certificates::CertificateFigure;
 
-/// The media type of the text format, as Kong writes it. Prometheus takes it for that format, and asks
-/// for OpenMetrics by `Accept`.
+/// The media type of the text format, as Kong writes it. Prometheus takes it for that format, and
+/// asks for OpenMetrics by `Accept`.
 const TEXT: &str = "text/plain; charset=UTF-8";
 
-/// `GET /metrics`: in the text format, or as OpenMetrics with exemplars if the scraper prefers that.
+/// `GET /metrics`: in the text format, or as OpenMetrics with exemplars if the scraper prefers
+/// that.
 pub(super) async fn show(
     State(admin): State<Admin>,
     headers: HeaderMap,

@@ -1,7 +1,7 @@
 //! The connection below a request, for handlers that outlast most others.
 //!
-//! A client may close its sending side after its request, so hyper does not take that for the end of
-//! the connection. A handler that takes long asks here.
+//! A client may close its sending side after its request, so hyper does not take that for the end
+//! of the connection. A handler that takes long asks here.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -23,9 +23,10 @@ use super::peer::Peer;
 use crate::listener::Transport;
 use crate::proxy::PRODUCT;
 
-/// How long the rest of a request is read after its answer, before the connection is closed: without a
-/// byte, and in all. If a connection is closed with unread bytes, it is reset, and the client can lose
-/// the answer (RFC 9112, 9.6). Source: nginx, `lingering_timeout` and `lingering_time`.
+/// How long the rest of a request is read after its answer, before the connection is closed:
+/// without a byte, and in all. If a connection is closed with unread bytes, it is reset, and the
+/// client can lose the answer (RFC 9112, 9.6). Source: nginx, `lingering_timeout` and
+/// `lingering_time`.
 const LINGER: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
 
 /// The state of the current request.

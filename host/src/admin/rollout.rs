@@ -1,5 +1,5 @@
-//! Rollouts: a document is first in effect at the gateways of the channel `canary` alone, and then at
-//! all, or at none.
+//! Rollouts: a document is first in effect at the gateways of the channel `canary` alone, and then
+//! at all, or at none.
 //!
 //! What it changes is one row of the store, beside the rows that it is about. So each step is one
 //! commit, and each gateway on the store follows.
@@ -102,9 +102,9 @@ pub(super) fn aim(admin: &Admin, asked: &Aim, mut settings: Row) -> Result<Aim, 
     Ok(Aim::Canary(settings))
 }
 
-/// The write that has these writes take effect at the gateways of the channel alone, in place of those
-/// of the rollout before; none if there is nothing to do. `switches` are those of balancers, and
-/// `settings` those of [`TRIAL`].
+/// The write that has these writes take effect at the gateways of the channel alone, in place of
+/// those of the rollout before; none if there is nothing to do. `switches` are those of balancers,
+/// and `settings` those of [`TRIAL`].
 ///
 /// # Errors
 /// They are too large, or there are some of balancers.
@@ -428,8 +428,8 @@ async fn promotion(admin: &Admin, rollout: &Stored) -> Result<(usize, Vec<Write>
     Ok((count, writes))
 }
 
-/// Why the store does not make the changes of a rollout: an entity that was made or deleted since it
-/// began is in their way.
+/// Why the store does not make the changes of a rollout: an entity that was made or deleted since
+/// it began is in their way.
 fn in_the_way(error: store::Error) -> Error {
     let what = match &error {
         store::Error::StillReferenced {

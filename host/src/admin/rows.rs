@@ -23,9 +23,9 @@ pub(super) fn is_race(error: &store::Error) -> bool {
     )
 }
 
-/// Checks that no row which is set aside may have a name by which none was found. Gateways that share
-/// a store know names from the rows alone, so they do not know the name of one that cannot be read;
-/// a store of a single gateway has the names apart from the rows.
+/// Checks that no row which is set aside may have a name by which none was found. Gateways that
+/// share a store know names from the rows alone, so they do not know the name of one that cannot be
+/// read; a store of a single gateway has the names apart from the rows.
 ///
 /// # Errors
 /// There are such rows, which the message tells by their ids.

@@ -25,9 +25,9 @@ use crate::store::{Store, Write};
 /// millisecond or so, unless the balancer is slow to take its settings.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Checks the settings of an upstream's balancer, and its pin. `promoted` is the digest of the version
-/// that will be the active one, if that changes in the same step. A balancer that does not exist is
-/// reported by another check. Returns what to write together with the upstream.
+/// Checks the settings of an upstream's balancer, and its pin. `promoted` is the digest of the
+/// version that will be the active one, if that changes in the same step. A balancer that does not
+/// exist is reported by another check. Returns what to write together with the upstream.
 ///
 /// # Errors
 /// Which field is wrong, and how.

@@ -1,10 +1,10 @@
 //! Health over several gateways: one of them probes an upstream, and all have what it finds.
 //!
-//! Among the gateways of a channel, an upstream belongs to the one whose id has the highest hash with
-//! the upstream's (rendezvous hashing). So they agree without asking each other, and a gateway that
-//! comes or goes moves only its own share. What the gateway finds is one key of the store for each
-//! upstream, written when it changes, many at a time. While the store is away, each gateway probes for
-//! itself.
+//! Among the gateways of a channel, an upstream belongs to the one whose id has the highest hash
+//! with the upstream's (rendezvous hashing). So they agree without asking each other, and a gateway
+//! that comes or goes moves only its own share. What the gateway finds is one key of the store for
+//! each upstream, written when it changes, many at a time. While the store is away, each gateway
+//! probes for itself.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -30,8 +30,8 @@ const FOR_EACH: Duration = Duration::from_millis(10);
 /// Longest time in which the store has to answer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time without an answer of the store after which each gateway probes for itself: the others may be
-/// gone. Their keys end after ten seconds.
+/// Time without an answer of the store after which each gateway probes for itself: the others may
+/// be gone. Their keys end after ten seconds.
 const ALONE: Duration = Duration::from_secs(15);
 
 /// Rounds after which findings about upstreams that are gone are removed.
@@ -72,8 +72,8 @@ pub(super) async fn share_probes(admin: &Admin, nodes: &dyn Nodes) {
                     for upstream in shared.values() {
                         upstream.set_probed_elsewhere(false);
                     }
-                    // What is found here meanwhile gives way to what the others know, once the store
-                    // answers again.
+                    // What is found here meanwhile gives way to what the others know, once the
+                    // store answers again.
                     sharing.followed.clear();
                 }
                 // Each one goes on as it was.
@@ -210,8 +210,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// All gateways agree in whatever order they know each other, and one that leaves moves only
-        /// its own upstreams.
+        /// All gateways agree in whatever order they know each other, and one that leaves moves
+        /// only its own upstreams.
         #[test]
         fn gateways_agree_and_one_that_leaves_moves_only_its_own(
             gateways in prop::collection::btree_set(any::<u128>(), 2..20), upstream in any::<u128>(),

@@ -213,7 +213,8 @@ fn restrict(child: &Child) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether the process has said that the system gave it no memory or, for want of memory, no thread.
+/// Whether the process has said that the system gave it no memory or, for want of memory, no
+/// thread.
 fn lacks_memory(said: &[u8]) -> bool {
     [Errno::NOMEM, Errno::AGAIN].into_iter().any(|errno| {
         let told = format!("(os error {})", errno.raw_os_error());

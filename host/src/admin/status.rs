@@ -126,8 +126,8 @@ pub(super) async fn ready(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// `GET /status/dns`: the answer of a Kong whose settings of DNS are those of this gateway, which have
-/// no statistics there.
+/// `GET /status/dns`: the answer of a Kong whose settings of DNS are those of this gateway, which
+/// have no statistics there.
 pub(super) async fn dns() -> Error {
     let message = "not implemented with the legacy DNS client";
     Error::Plain(StatusCode::NOT_IMPLEMENTED, message.into())

@@ -24,9 +24,9 @@ fn check<'a>(admin: &'a Admin, upstream: &'a Row) -> BoxFuture<'a, Result<Vec<Wr
     check_with(store, engine, &admin.config.balancer, upstream, None)
 }
 
-/// Checks the balancer and the shadow of an upstream, with the digest of the version of its balancer
-/// that will be the active one. Its companions are the balancers that it relies on from then on: see
-/// [`settings`].
+/// Checks the balancer and the shadow of an upstream, with the digest of the version of its
+/// balancer that will be the active one. Its companions are the balancers that it relies on from
+/// then on: see [`settings`].
 pub(super) fn check_with<'a>(
     store: &'a Arc<dyn Store>,
     engine: &'a Arc<Engine>,

@@ -162,8 +162,8 @@ pub(super) async fn replace(
     Err(conflict(kind))
 }
 
-/// Whether the input of a PUT gives the row in the path another name. Of all entities, a PUT renames
-/// only targets.
+/// Whether the input of a PUT gives the row in the path another name. Of all entities, a PUT
+/// renames only targets.
 fn renames(kind: Kind, key: &Key, input: &Row) -> bool {
     let Key::Name(field, text) = key else {
         return false;

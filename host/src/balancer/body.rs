@@ -2,12 +2,12 @@
 //! and short texts.
 //!
 //! A scan of a long body takes about as long as a pick may cost, and its length is the client's
-//! choice. So [`Interests`](super::columns::Interests) has the questions that a plugin asks, and each
-//! request's body is scanned for these before the pick takes the lock: no other pick waits for it, and
-//! no plugin is charged for it. Only a question that is new, or one of too many, is answered within the
-//! pick. That time counts as that of any other fact: towards `pick_cost`, and towards the time limit,
-//! which interrupts the plugin as soon as the host returns to it. The host itself is not interrupted,
-//! but takes a bounded time, since bodies are bounded.
+//! choice. So [`Interests`](super::columns::Interests) has the questions that a plugin asks, and
+//! each request's body is scanned for these before the pick takes the lock: no other pick waits for
+//! it, and no plugin is charged for it. Only a question that is new, or one of too many, is
+//! answered within the pick. That time counts as that of any other fact: towards `pick_cost`, and
+//! towards the time limit, which interrupts the plugin as soon as the host returns to it. The host
+//! itself is not interrupted, but takes a bounded time, since bodies are bounded.
 
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
@@ -32,8 +32,9 @@ const MEMBERS: usize = 256;
 /// Most answers that are remembered of a body.
 const ANSWERS: usize = 16;
 
-/// Bodies up to this length are copied for another thread. A longer one is shared, since a copy takes
-/// the worker's time; a short one may be part of a much larger buffer, which would not be freed meanwhile.
+/// Bodies up to this length are copied for another thread. A longer one is shared, since a copy
+/// takes the worker's time; a short one may be part of a much larger buffer, which would not be
+/// freed meanwhile.
 const COPIED: usize = 4 << 10;
 
 /// The answer to a question about a body.
@@ -294,7 +295,8 @@ mod tests {
                         field(&text, &wrong, 9).is_some(), document.pointer(&wrong).is_some(), "{}", wrong
                     );
                 }
-                // Of a document that is cut off, each value is found as it is, cut off, or not at all.
+                // Of a document that is cut off, each value is found as it is, cut off, or not at
+                // all.
                 let short = &text[..cut.min(text.len())];
                 if let (Some(short), Some(found)) = (field(short, pointer, u32::MAX), found) {
                     let short = short.trim_end_matches(['\u{fffd}', ' ', '\n']);

@@ -1,10 +1,10 @@
 //! A version that takes a share of the picks before it is made active, and loses the share by
 //! itself when it breaks a bound.
 //!
-//! All upstreams that follow a balancer share its [`RunningCanary`]. It decides the side of each request,
-//! collects the outcomes of both sides, and checks the bounds after each outcome of its own side.
-//! Once a bound is broken, the canary gets no more requests, on any thread. The task that awaits
-//! [`RunningCanary::verdict`] stores that.
+//! All upstreams that follow a balancer share its [`RunningCanary`]. It decides the side of each
+//! request, collects the outcomes of both sides, and checks the bounds after each outcome of its
+//! own side. Once a bound is broken, the canary gets no more requests, on any thread. The task that
+//! awaits [`RunningCanary::verdict`] stores that.
 
 pub(super) mod evidence;
 

@@ -255,8 +255,8 @@ impl Balancer {
         })
     }
 
-    /// Has the plugin of this balancer choose. `claim` also gets what made the choice, the plugin or
-    /// the host.
+    /// Has the plugin of this balancer choose. `claim` also gets what made the choice, the plugin
+    /// or the host.
     fn choose<T>(
         &self,
         request: PickRequest<'_>,

@@ -116,8 +116,8 @@ impl Engine {
         self.limits.tightened(asked)
     }
 
-    /// The plugin as the balancer of this name, which is how logs and records name it. Its log lines
-    /// are kept in the journal of that balancer.
+    /// The plugin as the balancer of this name, which is how logs and records name it. Its log
+    /// lines are kept in the journal of that balancer.
     pub fn named(&self, plugin: &LoadedBalancer, name: &str) -> Arc<LoadedBalancer> {
         let identity = BalancerVersion {
             name: name.to_owned(),

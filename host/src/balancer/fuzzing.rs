@@ -16,9 +16,9 @@ use crate::trace::BodyQuestion;
 /// Most bytes of a text that is asked for.
 const MAX_TEXT: u32 = 40;
 
-/// A line with a pointer, and a body. An answer is no longer than asked for, and the same whether the
-/// body is asked as a whole or member by member. In a body that is valid JSON, what is found is valid
-/// JSON too, and a text is the one that serde_json reads.
+/// A line with a pointer, and a body. An answer is no longer than asked for, and the same whether
+/// the body is asked as a whole or member by member. In a body that is valid JSON, what is found is
+/// valid JSON too, and a text is the one that serde_json reads.
 pub fn json_scan(input: &[u8]) {
     let (pointer, body) = input.split_at(input.iter().position(|b| *b == b'\n').unwrap_or(0));
     let pointer = String::from_utf8_lossy(pointer).into_owned();

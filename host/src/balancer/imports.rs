@@ -52,7 +52,8 @@ pub(super) struct EarlierTries {
     pub(super) tried: Vec<u64>,
 }
 
-/// Where the answers to a guest's questions about load and about tries come from, and whether they are kept.
+/// Where the answers to a guest's questions about load and about tries come from, and whether they
+/// are kept.
 pub(super) enum LoadAnswers {
     /// From the endpoints.
     Live,
@@ -165,8 +166,8 @@ impl LoadView {
         Ok(pairs)
     }
 
-    /// An answer to a question about load or tries: the live one, which is recorded if a recording is
-    /// running; or the one of the trace.
+    /// An answer to a question about load or tries: the live one, which is recorded if a recording
+    /// is running; or the one of the trace.
     fn answer(
         &mut self,
         live: impl FnOnce(&mut Self) -> wasmtime::Result<u64>,

@@ -26,7 +26,8 @@ impl FactsBudget {
         Self { used, most }
     }
 
-    /// Takes so many bytes, until the returned share is dropped; none if there are not as many left.
+    /// Takes so many bytes, until the returned share is dropped; none if there are not as many
+    /// left.
     fn take(&self, bytes: usize) -> Option<Share> {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         let share = Share {

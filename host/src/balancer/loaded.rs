@@ -28,8 +28,8 @@ pub struct LoadedBalancer {
     pub name: String,
     /// The version that the plugin gives itself.
     pub version: String,
-    /// Its digest and version, with the name of the balancer that it is used as: for the log, and for
-    /// records that outlive the plugin.
+    /// Its digest and version, with the name of the balancer that it is used as: for the log, and
+    /// for records that outlive the plugin.
     pub identity: Arc<BalancerVersion>,
     /// JSON Schema of its settings.
     pub config_schema: serde_json::Value,

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 /// A balancer, with the component that was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BalancerVersion {
-    /// The name of the balancer: the one that upstreams name as `algorithm`. Where it has none, as in
-    /// the simulator, the name that the plugin gives itself.
+    /// The name of the balancer: the one that upstreams name as `algorithm`. Where it has none, as
+    /// in the simulator, the name that the plugin gives itself.
     pub name: String,
     /// The version that the plugin gives itself.
     pub version: String,

@@ -41,8 +41,8 @@ const QUEUE: usize = 1024;
 /// Its stack: that of a worker, for the same guests.
 const STACK: usize = 4 << 20;
 
-/// Bytes that the facts of these picks may have together. Bodies are most of it, and their length is
-/// the clients' choice.
+/// Bytes that the facts of these picks may have together. Bodies are most of it, and their length
+/// is the clients' choice.
 const QUEUED_FACTS: usize = 16 << 20;
 
 /// The thread that compares picks, for all shadows of the gateway. It is started with the first

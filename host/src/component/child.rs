@@ -2,8 +2,8 @@
 //! time and memory. The process is stopped when that is too much, and its resources are freed when
 //! it ends.
 //!
-//! If the gateway ends, even by SIGKILL, the kernel closes its end of the worker's standard input. A
-//! thread of the worker waits for that and ends the worker.
+//! If the gateway ends, even by SIGKILL, the kernel closes its end of the worker's standard input.
+//! A thread of the worker waits for that and ends the worker.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;

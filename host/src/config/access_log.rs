@@ -74,8 +74,8 @@ pub enum LogFormat {
 /// How the values of variables are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogEscape {
-    /// Bytes that are not printable ASCII, quotes and backslashes as `\xXX`; an absent value as `-`.
-    /// Source: nginx, `escape=default`.
+    /// Bytes that are not printable ASCII, quotes and backslashes as `\xXX`; an absent value as
+    /// `-`. Source: nginx, `escape=default`.
     Default,
     /// As within a string of JSON; an absent value is empty. Source: nginx, `escape=json`.
     Json,
@@ -284,8 +284,8 @@ fn variable(name: &str) -> Option<LogVariable> {
 }
 
 impl AccessLog {
-    /// Stores the target, which the name of a format may follow. A last word without slash and dot is
-    /// the name of a format; a target of that kind, such as `on`, is not a path either.
+    /// Stores the target, which the name of a format may follow. A last word without slash and dot
+    /// is the name of a format; a target of that kind, such as `on`, is not a path either.
     pub(super) fn set_target(&mut self, text: &str) -> Option<()> {
         self.set_target_or_format(text, &["json", "common", "combined", "kong"])
     }
@@ -342,8 +342,8 @@ const SEVERITIES: [&str; 8] = [
 ];
 
 impl SyslogTarget {
-    /// Reads `server=ADDR,facility=NAME,severity=NAME,tag=NAME,nohostname`, each of which may be left
-    /// out.
+    /// Reads `server=ADDR,facility=NAME,severity=NAME,tag=NAME,nohostname`, each of which may be
+    /// left out.
     fn parse(options: &str) -> Option<Self> {
         let mut target = Self {
             server: None,

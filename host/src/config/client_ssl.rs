@@ -1,5 +1,5 @@
-//! The certificate that the gateway shows to endpoints unless another one is named for them. Source:
-//! Kong, `client_ssl`.
+//! The certificate that the gateway shows to endpoints unless another one is named for them.
+//! Source: Kong, `client_ssl`.
 
 /// The certificate that the gateway shows to endpoints unless another one is named for them.
 #[derive(Debug, Clone, Default)]
@@ -13,8 +13,8 @@ pub struct ClientSsl {
 }
 
 impl ClientSsl {
-    /// Checks that the settings fit together. Without both others, `client_ssl` has no effect, as in
-    /// Kong.
+    /// Checks that the settings fit together. Without both others, `client_ssl` has no effect, as
+    /// in Kong.
     pub(super) fn check(&self, mistakes: &mut Vec<String>) {
         let missing = match (&self.certificate, &self.key) {
             (Some(_), None) => "client_ssl_cert_key",

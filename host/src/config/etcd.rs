@@ -16,8 +16,8 @@ pub struct Etcd {
     pub user: String,
     /// The password of the user.
     pub password: String,
-    /// The certificates of the authorities that are accepted: a path, PEM, or PEM in base64. Those of
-    /// the system if there are none.
+    /// The certificates of the authorities that are accepted: a path, PEM, or PEM in base64. Those
+    /// of the system if there are none.
     pub ca: Option<String>,
     /// The certificate that is shown to etcd: a path, PEM, or PEM in base64.
     pub cert: Option<String>,

@@ -1,5 +1,6 @@
 //! An entry of `proxy_listen`, `admin_listen`, `admin_gui_listen`, `status_listen` or
-//! `stream_listen`: an address with flags. Source: Kong 3.9, `kong.conf_loader.listeners`, and nginx, `listen`.
+//! `stream_listen`: an address with flags. Source: Kong 3.9, `kong.conf_loader.listeners`, and
+//! nginx, `listen`.
 
 mod address;
 mod keepalive;

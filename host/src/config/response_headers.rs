@@ -60,8 +60,8 @@ impl ResponseHeaders {
         upstream_request_id: true,
     };
 
-    /// Reads the entries of `headers_upstream`, as [`ResponseHeaders::parse`] reads its own: whether
-    /// endpoints are told the id of a request. Source: Kong 3.9.
+    /// Reads the entries of `headers_upstream`, as [`ResponseHeaders::parse`] reads its own:
+    /// whether endpoints are told the id of a request. Source: Kong 3.9.
     ///
     /// # Errors
     /// The entries that are not known.
@@ -121,8 +121,8 @@ impl ResponseHeaders {
         }]
     }
 
-    /// Reads the entries, which may be in any case. `off` is for all of them if it is the first one,
-    /// and changes nothing after others.
+    /// Reads the entries, which may be in any case. `off` is for all of them if it is the first
+    /// one, and changes nothing after others.
     ///
     /// # Errors
     /// The entries that are not known.

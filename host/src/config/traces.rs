@@ -34,9 +34,9 @@ impl Instrumentations {
         plugin_header_filter: true,
     };
 
-    /// Reads the entries of the setting. Those that Kong has and that cannot happen during a request
-    /// here have no effect: rows are in memory, names are looked up ahead, and no policy has a
-    /// phase before the route is found.
+    /// Reads the entries of the setting. Those that Kong has and that cannot happen during a
+    /// request here have no effect: rows are in memory, names are looked up ahead, and no policy
+    /// has a phase before the route is found.
     ///
     /// # Errors
     /// The entries that are not names of spans, or `off` if it is not the only one.

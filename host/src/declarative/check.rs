@@ -1,5 +1,6 @@
-//! What the Admin API checks of a row beyond its declaration when it is written: whether policies can
-//! be made of the settings of plugins, and whether there is room for the regular expressions of routes.
+//! What the Admin API checks of a row beyond its declaration when it is written: whether policies
+//! can be made of the settings of plugins, and whether there is room for the regular expressions of
+//! routes.
 
 use std::collections::HashMap;
 
@@ -53,8 +54,8 @@ impl Checking<'_> {
         beside
     }
 
-    /// That a plugin has a protocol in common with its route is not asked, as Kong does not ask it of
-    /// documents: routes change after their plugins, and what was exported can be imported.
+    /// That a plugin has a protocol in common with its route is not asked, as Kong does not ask it
+    /// of documents: routes change after their plugins, and what was exported can be imported.
     fn plugins(&mut self) {
         let rows = self.of_kind(Kind::Plugin);
         let wrong: Vec<_> = rows

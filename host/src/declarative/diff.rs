@@ -94,8 +94,8 @@ pub(crate) fn changes(
             writes.push(Write::put(kind, entity.id, row, None, Some(old.revision)));
         }
         for (id, Stored { row, .. }) in present {
-            // What the gateway has requested itself is in no file, and an authority limits how often
-            // it can be requested again.
+            // What the gateway has requested itself is in no file, and an authority limits how
+            // often it can be requested again.
             let is_requested = is_selected(&row, &[acme::TAG.to_owned()]);
             let is_deleted = is_selected(&row, &configuration.select_tags) && !is_requested;
             let list = if is_deleted {
@@ -148,8 +148,8 @@ fn cascade(deleted: &mut Vec<(Kind, Uuid, Row)>, mut spared: Vec<(Kind, Uuid, Ro
     }
 }
 
-/// The fields in which two rows differ, without these. The seconds that a row still has are compared with the time
-/// of its end only to the second, because a document has whole ones.
+/// The fields in which two rows differ, without these. The seconds that a row still has are
+/// compared with the time of its end only to the second, because a document has whole ones.
 fn different(old: &Row, new: &Row, without: &[&str]) -> Vec<String> {
     let names = new
         .keys()

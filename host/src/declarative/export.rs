@@ -15,8 +15,8 @@ pub(crate) struct Exported {
     pub(crate) without_secrets: bool,
 }
 
-/// The YAML text of the rows of all kinds. Lists are in the order of ids, each kind after those that
-/// it refers to.
+/// The YAML text of the rows of all kinds. Lists are in the order of ids, each kind after those
+/// that it refers to.
 pub(crate) fn export(rows: &dyn Fn(Kind) -> Vec<Row>, exported: Exported) -> String {
     let mut text = "_format_version: '3.0'\n_transform: false\n".to_owned();
     for kind in kinds() {

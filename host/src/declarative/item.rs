@@ -7,8 +7,8 @@ use super::configuration::DocumentPath;
 use super::syntax::Step;
 use crate::entity::{Kind, Reference, ReferenceBy, Row, uuid};
 
-/// The kinds that a document has lists of. Balancers have fields of their own there, and a rollout is
-/// not a part of the configuration.
+/// The kinds that a document has lists of. Balancers have fields of their own there, and a rollout
+/// is not a part of the configuration.
 pub(super) fn kinds() -> impl Iterator<Item = Kind> {
     let kinds = Kind::ALL.into_iter();
     kinds.filter(|kind| ![Kind::BalancerVersion, Kind::Rollout].contains(kind))

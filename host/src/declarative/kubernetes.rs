@@ -2,8 +2,8 @@
 //! services that these lead to, as far as the manifests have them. What a document cannot say is
 //! listed with its line.
 //!
-//! The requests of a rule that cannot be expressed are answered by the gateway itself, so that no wider
-//! rule takes them.
+//! The requests of a rule that cannot be expressed are answered by the gateway itself, so that no
+//! wider rule takes them.
 
 mod backends;
 mod filters;
@@ -206,11 +206,12 @@ pub(crate) fn is_manifest(text: &str) -> bool {
     lines.any(|line| line.starts_with("apiVersion"))
 }
 
-/// The document for manifests, and a line for each part of them that it does not express. A gateway with
-/// these settings would take it.
+/// The document for manifests, and a line for each part of them that it does not express. A gateway
+/// with these settings would take it.
 ///
 /// # Errors
-/// The text cannot be read, or there is no entity for a part of it: where, and why, one mistake a line.
+/// The text cannot be read, or there is no entity for a part of it: where, and why, one mistake a
+/// line.
 pub(crate) fn convert_kubernetes(
     text: &str,
     context: &NoGateway,

@@ -16,8 +16,8 @@ use crate::entity::{Row, Violations, did_you_mean};
 use lua::lua;
 use wrong::{ENTITY, Wrong, collect};
 
-/// How many mistakes are told at most. A document that is of another kind altogether may have one in
-/// each line.
+/// How many mistakes are told at most. A document that is of another kind altogether may have one
+/// in each line.
 const MAX_MISTAKES: usize = 1000;
 
 /// What is wrong with a document: all of it, as far as it is told.

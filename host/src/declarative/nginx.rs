@@ -1,9 +1,9 @@
 //! From a configuration file of nginx to a document: its upstreams, and its servers with what they
 //! pass on. What a document cannot say is listed with its line.
 //!
-//! What nginx refuses must not be answered by a wider route. So each `location` becomes a route, and
-//! if the document cannot express what nginx does there, the route answers every request itself, with
-//! the tag [`CLOSED`].
+//! What nginx refuses must not be answered by a wider route. So each `location` becomes a route,
+//! and if the document cannot express what nginx does there, the route answers every request
+//! itself, with the tag [`CLOSED`].
 
 mod access;
 mod answers;
@@ -38,12 +38,12 @@ use upstreams::{Converted, PassedSocket};
 /// The tag of routes that answer requests for what is not converted.
 pub(super) const CLOSED: &str = "not-converted";
 
-/// The document for a file of nginx, and a line for each directive that it does not express. A gateway
-/// with these settings would take it.
+/// The document for a file of nginx, and a line for each directive that it does not express. A
+/// gateway with these settings would take it.
 ///
 /// # Errors
-/// The file is not one of nginx, or its hosts cannot be told apart, or there is no entity for some of its
-/// directives: where, and why, one mistake a line.
+/// The file is not one of nginx, or its hosts cannot be told apart, or there is no entity for some
+/// of its directives: where, and why, one mistake a line.
 pub(crate) fn convert_nginx(
     text: &str,
     context: &NoGateway,

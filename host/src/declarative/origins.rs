@@ -1,5 +1,5 @@
-//! Where the entities of a converted document come from. The document is read as a gateway reads it, and
-//! what would be refused is told of the part of the file that it was made of.
+//! Where the entities of a converted document come from. The document is read as a gateway reads
+//! it, and what would be refused is told of the part of the file that it was made of.
 
 use super::context::NoGateway;
 use super::read::read;
@@ -10,8 +10,8 @@ use super::syntax::{Step, Syntax, Text};
 pub(super) struct Origins(Vec<(Vec<Step>, String)>);
 
 impl Origins {
-    /// Adds the origin of an entity in a list of the document, such as `line 3: location /a`. An empty one
-    /// is not known.
+    /// Adds the origin of an entity in a list of the document, such as `line 3: location /a`. An
+    /// empty one is not known.
     pub(super) fn add(&mut self, list: &str, place: usize, origin: String) {
         if !origin.is_empty() {
             let steps = vec![Step::Name(list.to_owned()), Step::Index(place)];

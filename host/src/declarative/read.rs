@@ -253,8 +253,8 @@ impl Reading<'_> {
         row.filter(|_| !self.mistakes.has(place))
     }
 
-    /// The fields of a balancer: its name, its version and its tags. A component that comes with the
-    /// document says which version that is.
+    /// The fields of a balancer: its name, its version and its tags. A component that comes with
+    /// the document says which version that is.
     fn balancer(&mut self, place: usize) -> Option<Row> {
         let item = &self.items[place];
         let known = [

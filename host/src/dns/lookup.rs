@@ -14,12 +14,12 @@ use super::servers::Servers;
 use super::{Address, DnsAnswer, Failure};
 use crate::config::{Dns, DnsType};
 
-/// Time without an answer for records of one type after which those of the next type are asked for as
-/// well: some servers never answer for types that they do not know.
+/// Time without an answer for records of one type after which those of the next type are asked for
+/// as well: some servers never answer for types that they do not know.
 pub(crate) const UNANSWERED: Duration = Duration::from_secs(2);
 
-/// Most services of one name whose addresses are asked for at a time: a few large names must not keep
-/// the others waiting for their turn.
+/// Most services of one name whose addresses are asked for at a time: a few large names must not
+/// keep the others waiting for their turn.
 const SERVICES: usize = 8;
 
 /// Time between two looks at a name of the hosts file.
@@ -88,8 +88,8 @@ impl Lookup {
                 };
                 (kind, found)
             });
-            // Other types may give other addresses than the known ones, perhaps with other ports, so
-            // the last one is waited for.
+            // Other types may give other addresses than the known ones, perhaps with other ports,
+            // so the last one is waited for.
             let patience = (Some(kind) != last).then_some(UNANSWERED);
             let found = match patience {
                 Some(patience) => tokio::time::timeout(patience, search.next(Some(kind))).await,
@@ -152,8 +152,8 @@ impl<F: Future<Output = (DnsType, Result<DnsAnswer, Failure>)>> Search<F> {
             self.unanswered.retain(|other| *other != kind);
             match found {
                 Ok(mut answer) if !answer.addresses.is_empty() => {
-                    // If the look-up of an earlier type failed, or is not answered, that type may be
-                    // the one that the name has.
+                    // If the look-up of an earlier type failed, or is not answered, that type may
+                    // be the one that the name has.
                     let sure = is_first && matches!(self.failure, Failure::NotFound);
                     answer.kind = sure.then_some(kind);
                     return Some(Ok(answer));
@@ -233,8 +233,8 @@ async fn addresses(servers: &Servers, name: &Name, kind: RecordType) -> Result<D
     Ok(DnsAnswer::new(addresses.collect(), found.valid_until()))
 }
 
-/// The addresses of a host that a server has added to its answer about services (RFC 2782); `None` if
-/// it has added none.
+/// The addresses of a host that a server has added to its answer about services (RFC 2782); `None`
+/// if it has added none.
 fn added(records: &[Record], host: &Name, kind: RecordType) -> Option<DnsAnswer> {
     let own = records.iter();
     let own = own.filter(|record| record.record_type() == kind && record.name == *host);

@@ -17,9 +17,9 @@ use crate::config::Dns;
 /// addresses; then it is forgotten.
 const STALE_TIME: Duration = Duration::from_secs(3600);
 
-/// Time after the begin of a look-up from which a name's expired addresses are used, while the look-up
-/// goes on. It is more than a server takes that answers, and less than callers wait for a connection:
-/// without it, a silent server would use up their time for each connection.
+/// Time after the begin of a look-up from which a name's expired addresses are used, while the
+/// look-up goes on. It is more than a server takes that answers, and less than callers wait for a
+/// connection: without it, a silent server would use up their time for each connection.
 const REFRESH_TIME: Duration = Duration::from_millis(300);
 
 /// Looks up names when their addresses are needed, and keeps them as long as their records are
@@ -60,9 +60,10 @@ impl Resolver {
         }
     }
 
-    /// The addresses of a host, in the order in which they are to be tried: an IP address, which may
-    /// have brackets, or a name. An address from an SRV record has the port of that record, and the
-    /// order follows its weights. Expired addresses are returned if the look-up fails or takes long.
+    /// The addresses of a host, in the order in which they are to be tried: an IP address, which
+    /// may have brackets, or a name. An address from an SRV record has the port of that record, and
+    /// the order follows its weights. Expired addresses are returned if the look-up fails or takes
+    /// long.
     ///
     /// # Errors
     /// The name cannot be resolved, and was not for an hour.
@@ -179,8 +180,8 @@ fn failed(name: &str, failure: &Failure) -> (io::ErrorKind, String) {
     (kind, format!("cannot resolve the name '{name}': {failure}"))
 }
 
-/// A random order in which an address is the earlier the larger its weight is: each is the first one
-/// in proportion to its weight (Efraimidis and Spirakis, 2006).
+/// A random order in which an address is the earlier the larger its weight is: each is the first
+/// one in proportion to its weight (Efraimidis and Spirakis, 2006).
 fn ordered(addresses: Vec<Address>, port: u16) -> Vec<SocketAddr> {
     let mut drawn: Vec<(f64, SocketAddr)> = addresses
         .into_iter()

@@ -18,37 +18,37 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Failure;
 
-/// Time without an answer after which a question is asked again. An answer to the first one is still
-/// taken.
+/// Time without an answer after which a question is asked again. An answer to the first one is
+/// still taken.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Pause before a question is asked again that has failed: a server that answers SERVFAIL at once
 /// would answer the same at once.
 const FAILURE_PAUSE: Duration = Duration::from_millis(100);
 
-/// Most name servers that are asked the same at a time, so that one that is down delays no answer of
-/// the other. The first answer counts, so the quicker server decides even if it refuses, fails
+/// Most name servers that are asked the same at a time, so that one that is down delays no answer
+/// of the other. The first answer counts, so the quicker server decides even if it refuses, fails
 /// (SERVFAIL) or knows no such name (NXDOMAIN). A third one is asked if both cannot be reached; if
-/// both are silent, the next questions go to it first, because the resolver prefers the servers that
-/// have answered quickest.
+/// both are silent, the next questions go to it first, because the resolver prefers the servers
+/// that have answered quickest.
 const SERVERS: usize = 2;
 
-/// Most questions at a time that are asked for the first time. Further ones wait for one of these to
-/// end, in their order.
+/// Most questions at a time that are asked for the first time. Further ones wait for one of these
+/// to end, in their order.
 ///
 /// The resolver opens a socket for each datagram, and sends up to three for a question to each of
 /// [`SERVERS`]: with [`REPEATED`], 384 sockets if no server answers. They have to leave room in the
 /// reserve of descriptors (`connections.rs`).
 pub(crate) const QUESTIONS: usize = 48;
 
-/// Most questions at a time that are asked again. They have a limit of their own, so that names whose
-/// servers do not answer hold up no first question with their repeated ones.
+/// Most questions at a time that are asked again. They have a limit of their own, so that names
+/// whose servers do not answer hold up no first question with their repeated ones.
 const REPEATED: usize = 16;
 
 /// Asks DNS servers.
 pub(super) struct Servers {
-    /// As many as a question is asked times. Each of them would join a question to the same one that
-    /// it has asked before, and wait for that one's answer alone.
+    /// As many as a question is asked times. Each of them would join a question to the same one
+    /// that it has asked before, and wait for that one's answer alone.
     resolvers: Vec<TokioResolver>,
     questions: Semaphore,
     repeated: Semaphore,
@@ -99,8 +99,8 @@ impl Servers {
         })
     }
 
-    /// Asks for records. The question is asked again after a while, or soon after it has failed; the
-    /// first answer counts, to whichever of the questions.
+    /// Asks for records. The question is asked again after a while, or soon after it has failed;
+    /// the first answer counts, to whichever of the questions.
     ///
     /// # Errors
     /// There are no such records, or no question was answered.
@@ -131,8 +131,8 @@ impl Servers {
         Err(failure)
     }
 
-    /// Asks once: after a pause, and, without the permit of a first question, once there is one for a
-    /// repeated question.
+    /// Asks once: after a pause, and, without the permit of a first question, once there is one for
+    /// a repeated question.
     async fn ask(
         &self,
         resolver: &TokioResolver,
@@ -186,8 +186,8 @@ fn amended(mut file: Vec<u8>, amendments: &str) -> Vec<u8> {
     file
 }
 
-/// Keeps the timeout and the number of attempts within bounds; both are unbounded in a file. Returns
-/// how often a question is asked. Source: resolv.conf(5).
+/// Keeps the timeout and the number of attempts within bounds; both are unbounded in a file.
+/// Returns how often a question is asked. Source: resolv.conf(5).
 fn limit(options: &mut ResolverOpts) -> usize {
     let timeout = options.timeout;
     options.timeout = timeout.clamp(Duration::from_secs(1), Duration::from_secs(30));

@@ -96,8 +96,8 @@ impl Endpoint {
     }
 
     /// Sets what the requests in flight weigh, and how their bodies stream, to any value, for a
-    /// balancer that is tried out without a gateway. No request that weighs something may count here
-    /// at the same time.
+    /// balancer that is tried out without a gateway. No request that weighs something may count
+    /// here at the same time.
     pub(crate) fn pretend_work(&self, now: u64, value: u32) {
         let sums = &self.live.work;
         sums.cost.store(value.into(), Ordering::Relaxed);

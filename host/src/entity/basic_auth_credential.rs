@@ -56,8 +56,8 @@ fn hash_password(input: &mut Row, old: Option<&Row>) {
     }
 }
 
-/// Binds the hash of a row to the consumer that it names now, if the password is known: it was given
-/// and hashed for the consumer `before`.
+/// Binds the hash of a row to the consumer that it names now, if the password is known: it was
+/// given and hashed for the consumer `before`.
 pub(crate) fn bind_again(row: &mut Row, given: Option<&Value>, before: Uuid) {
     let (Some(given), Some(now)) = (given.and_then(Value::as_str), consumer_of(row)) else {
         return;

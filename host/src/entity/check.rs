@@ -259,8 +259,8 @@ pub(super) fn header_name(text: &str) -> Result<(), String> {
     }
 }
 
-/// A text that can be sent as the value of a header (RFC 9110, 5.5). One that cannot would be left out
-/// of each response.
+/// A text that can be sent as the value of a header (RFC 9110, 5.5). One that cannot would be left
+/// out of each response.
 pub(super) fn header_value(text: &str) -> Result<(), String> {
     match text.chars().any(|c| c.is_ascii_control() && c != '\t') {
         true => Err("must not have control characters, since it is sent in a header".into()),

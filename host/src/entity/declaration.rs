@@ -40,8 +40,8 @@ pub struct Declaration {
     /// Fields that keep their values when a PUT of an existing row does not name them. All others
     /// return to their defaults.
     pub kept_by_put: &'static [&'static str],
-    /// Whether a PUT below another parent moves a row to that one, as it does for decK's credentials.
-    /// Otherwise it finds no such row.
+    /// Whether a PUT below another parent moves a row to that one, as it does for decK's
+    /// credentials. Otherwise it finds no such row.
     pub put_moves: bool,
     /// Its fields, in the order in which they are shown.
     pub fields: &'static [Field],
@@ -59,8 +59,8 @@ pub struct Declaration {
     pub subschemas: Option<Subschemas>,
     /// Rules across fields.
     pub entity_checks: &'static [EntityCheck],
-    /// Pairs of a field that exists only with other settings of the gateway, and a hint that the error
-    /// about the unknown field adds.
+    /// Pairs of a field that exists only with other settings of the gateway, and a hint that the
+    /// error about the unknown field adds.
     pub hints_for_unknown_fields: &'static [(&'static str, &'static str)],
 }
 

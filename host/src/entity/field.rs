@@ -337,8 +337,8 @@ impl Field {
         self
     }
 
-    /// Whether null is refused: by what is required, and by a record, which has defaults of its own,
-    /// unless its declaration gives null a meaning.
+    /// Whether null is refused: by what is required, and by a record, which has defaults of its
+    /// own, unless its declaration gives null a meaning.
     pub(super) const fn refuses_null(&self) -> bool {
         let takes_null = self.null_means_defaults || self.null_by_default || self.extension;
         self.required || matches!(self.shape, Shape::Record(_)) && !takes_null
@@ -429,8 +429,8 @@ impl Field {
         self.referenceable && value.as_str().is_some_and(is_reference)
     }
 
-    /// The default as JSON; for a record, the defaults of its fields, and in place of some of them its
-    /// own.
+    /// The default as JSON; for a record, the defaults of its fields, and in place of some of them
+    /// its own.
     pub(crate) fn preset(&self) -> Value {
         match (&self.shape, self.default) {
             (Shape::Record(_), _) if self.null_by_default => Value::Null,

@@ -1,8 +1,8 @@
 //! API keys as keyed hashes (HMAC-SHA256), so that the stored rows do not show them. Beyond Kong.
 //!
 //! A plain hash would not do: keys that people invent can be guessed. The key of the hashes is in a
-//! file and not in the store, so a copy of the rows alone is of no use, and gateways that share rows
-//! share the file.
+//! file and not in the store, so a copy of the rows alone is of no use, and gateways that share
+//! rows share the file.
 
 use std::fmt::{self, Debug, Formatter};
 use std::path::Path;

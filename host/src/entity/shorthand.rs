@@ -1,8 +1,8 @@
 //! Earlier names for fields inside a record: a request may use them, and answers show them beside
 //! the fields that they stand for. Source: Kong 3.9, `shorthand_fields`.
 //!
-//! A row is stored as it is shown. So what an earlier name shows is removed before a row is changed,
-//! and added again after that.
+//! A row is stored as it is shown. So what an earlier name shows is removed before a row is
+//! changed, and added again after that.
 
 use serde_json::Value;
 

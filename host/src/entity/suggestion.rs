@@ -45,7 +45,8 @@ pub(crate) fn did_you_mean(name: &str) -> String {
     format!("did you mean '{name}'?")
 }
 
-/// A field that does not exist: the fields that do, the names of the records around it, and its name.
+/// A field that does not exist: the fields that do, the names of the records around it, and its
+/// name.
 type Unknown<'a> = (&'a [Field], String, &'a str);
 
 /// Collects the first fields that do not exist.

@@ -100,8 +100,8 @@ impl Violations {
         fields.into()
     }
 
-    /// For each field that does not exist, by its name with those of the records around it, what the
-    /// message adds.
+    /// For each field that does not exist, by its name with those of the records around it, what
+    /// the message adds.
     pub fn hints(&self) -> impl Iterator<Item = (&str, &str)> {
         let hints = self.hints.iter();
         hints.map(|(field, hint)| (field.as_str(), hint.as_str()))

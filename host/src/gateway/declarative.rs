@@ -1,5 +1,5 @@
-//! The declarative configuration of a gateway without a database: loaded at the start, and again when
-//! its file has changed and on SIGHUP.
+//! The declarative configuration of a gateway without a database: loaded at the start, and again
+//! when its file has changed and on SIGHUP.
 
 use std::borrow::Cow;
 use std::os::unix::fs::MetadataExt;
@@ -168,8 +168,8 @@ impl Watched {
         self.loaded.set_wrong(wrong);
     }
 
-    /// Imports what the settings name, if they name something. Returns how many entities changed. Only
-    /// a start may wait for who writes to a pipe.
+    /// Imports what the settings name, if they name something. Returns how many entities changed.
+    /// Only a start may wait for who writes to a pipe.
     async fn load_named(&mut self, is_start: bool) -> Result<Option<usize>, String> {
         let config = Arc::clone(&self.config);
         let Some(named) = loaded_by(&config) else {

@@ -35,8 +35,8 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             first: signal(SignalKind::user_defined1())?,
             second: signal(SignalKind::user_defined2())?,
-            // With a handler for SIGXFSZ, a write past the limit of the file size is an error, which
-            // is reported, and does not end the process.
+            // With a handler for SIGXFSZ, a write past the limit of the file size is an error,
+            // which is reported, and does not end the process.
             _too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }

@@ -44,8 +44,8 @@ fn mistake(config: &Config) -> Option<&'static str> {
     )
 }
 
-/// What is wrong with the settings of the store, and with the files that they name. The store is not
-/// looked at.
+/// What is wrong with the settings of the store, and with the files that they name. The store is
+/// not looked at.
 pub(super) fn mistakes(config: &Config) -> Vec<String> {
     let mut mistakes: Vec<String> = mistake(config).map(str::to_owned).into_iter().collect();
     if config.shares_store {

@@ -5,10 +5,10 @@
 //! the folder's lock, which both processes hold until the take-over ends. The new one
 //! (`predecessor.rs`) opens the store and accepts from the same queues of the kernel, so no
 //! connection that waits in them is reset. Once it serves the proxy, it says so (`Ready`). From
-//! the answer (`Replaced`) on, the gateway is the new process: it serves the Admin API and starts the
-//! work of the control plane, and the old one ends when its clients have left. If the new process
-//! ends before the answer, the old one restores the store from its copy and goes on. That discards
-//! what the new process has written, none of which was acknowledged to a client.
+//! the answer (`Replaced`) on, the gateway is the new process: it serves the Admin API and starts
+//! the work of the control plane, and the old one ends when its clients have left. If the new
+//! process ends before the answer, the old one restores the store from its copy and goes on. That
+//! discards what the new process has written, none of which was acknowledged to a client.
 
 mod predecessor;
 mod successors;

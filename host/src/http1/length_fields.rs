@@ -1,9 +1,9 @@
 //! What the head of a request says of the length of its body, before hyper reads it.
 //!
-//! hyper keeps one of `Transfer-Encoding` and `Content-Length`, and drops the other. A server before
-//! the gateway may have kept the one that hyper drops, and then both disagree on where the next
-//! request begins. So such a request is refused, as by nginx, and the bytes have to be looked at for
-//! that.
+//! hyper keeps one of `Transfer-Encoding` and `Content-Length`, and drops the other. A server
+//! before the gateway may have kept the one that hyper drops, and then both disagree on where the
+//! next request begins. So such a request is refused, as by nginx, and the bytes have to be looked
+//! at for that.
 
 /// The fields of a head that say where the body ends, read over any number of pieces.
 #[derive(Debug, Default)]
@@ -87,8 +87,8 @@ impl LengthFields {
     }
 }
 
-/// The end of the next line that one of the fields may follow: a line feed before the first letter of
-/// a name, or at the end of the bytes.
+/// The end of the next line that one of the fields may follow: a line feed before the first letter
+/// of a name, or at the end of the bytes.
 fn line_end(bytes: &[u8]) -> Option<usize> {
     const STEP: usize = 32;
     // There is no branch for each byte, so that the compiler can vectorise the loop.

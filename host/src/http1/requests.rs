@@ -27,8 +27,8 @@ pub(crate) struct Requests {
     lengths: LengthFields,
 }
 
-/// Longest head, in bytes, that has at most 100 fields for certain: a field has three bytes at least,
-/// and a limit of fewer fields cannot be set.
+/// Longest head, in bytes, that has at most 100 fields for certain: a field has three bytes at
+/// least, and a limit of fewer fields cannot be set.
 const FEW_FIELDS: usize = 300;
 
 /// What is too large about the head of a request.
@@ -105,8 +105,8 @@ impl Requests {
         }
     }
 
-    /// What is too large about the current head, which hyper has refused for its size. A request may
-    /// have `max_fields` header fields, at least 100.
+    /// What is too large about the current head, which hyper has refused for its size. A request
+    /// may have `max_fields` header fields, at least 100.
     pub(crate) fn excess(&self, max_fields: usize) -> Excess {
         let is_long = self.head > self.limit;
         if is_long && !self.line_fits {

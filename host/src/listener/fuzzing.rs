@@ -3,8 +3,8 @@
 use super::proxy_protocol::{client, length};
 use super::server_name::{Hello, parse};
 
-/// The length of a header of the PROXY protocol is the same, however many bytes were received, and the
-/// header is either read or refused.
+/// The length of a header of the PROXY protocol is the same, however many bytes were received, and
+/// the header is either read or refused.
 pub fn proxy_protocol(input: &[u8]) {
     let whole = length(input);
     for received in 0..input.len() {
@@ -20,8 +20,8 @@ pub fn proxy_protocol(input: &[u8]) {
     }
 }
 
-/// The first byte says how much of a first message of TLS was received at first. The server name does
-/// not depend on it, and is one that a route can have.
+/// The first byte says how much of a first message of TLS was received at first. The server name
+/// does not depend on it, and is one that a route can have.
 pub fn client_hello(input: &[u8]) {
     let Some((&part, sent)) = input.split_first() else {
         return;

@@ -83,16 +83,17 @@ fn take(number: RawFd) -> anyhow::Result<Socket> {
     if !open.as_os_str().as_encoded_bytes().starts_with(b"socket:") {
         bail!("it is no socket, but {}", open.display());
     }
-    // SAFETY: the descriptor is open, and by the protocol it is this process's to use. No other part
-    // of the program knows of it: those that the program itself has opened have other numbers, since
-    // this one was taken before it ran, and `sockets` takes each number once.
+    // SAFETY: the descriptor is open, and by the protocol it is this process's to use. No other
+    // part of the program knows of it: those that the program itself has opened have other numbers,
+    // since this one was taken before it ran, and `sockets` takes each number once.
     let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&descriptor, FdFlags::CLOEXEC)?;
     Ok(descriptor.into())
 }
 
 impl PassedSocket {
-    /// Whether it is for this entry of a setting: it has its address, and no name of another setting.
+    /// Whether it is for this entry of a setting: it has its address, and no name of another
+    /// setting.
     pub(super) fn is_for(&self, setting: &str, listen: &Listen) -> bool {
         let is_other = self.name != setting && SETTINGS.contains(&&*self.name);
         let Ok(address) = self.socket.local_addr() else {

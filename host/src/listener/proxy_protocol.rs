@@ -1,5 +1,5 @@
-//! The PROXY protocol: a header at the start of a connection, in which a proxy says whose connection
-//! it passes on. Source: HAProxy, "The PROXY protocol, versions 1 & 2".
+//! The PROXY protocol: a header at the start of a connection, in which a proxy says whose
+//! connection it passes on. Source: HAProxy, "The PROXY protocol, versions 1 & 2".
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,12 +14,12 @@ use super::transport::Socket;
 /// Longest header of version 1, in bytes.
 const LONGEST_V1: usize = 107;
 
-/// Longest header of version 2 that is accepted, in bytes. With the certificate of a client, a header
-/// has some 2,000. Source: nginx.
+/// Longest header of version 2 that is accepted, in bytes. With the certificate of a client, a
+/// header has some 2,000. Source: nginx.
 const LONGEST_V2: usize = 4096;
 
-/// The longest part of a header that is kept: that of version 2 before its extensions (TLVs), with the
-/// longest addresses, those of Unix sockets.
+/// The longest part of a header that is kept: that of version 2 before its extensions (TLVs), with
+/// the longest addresses, those of Unix sockets.
 const KEPT: usize = V2_FIXED + 216;
 
 /// The start of a header of version 1.
@@ -102,8 +102,8 @@ fn invalid() -> io::Error {
     io::ErrorKind::InvalidData.into()
 }
 
-/// The length of the header that a connection begins with, from its first bytes; `None` if they do not
-/// tell it yet. Those of version 2 tell it before its end.
+/// The length of the header that a connection begins with, from its first bytes; `None` if they do
+/// not tell it yet. Those of version 2 tell it before its end.
 pub(super) fn length(bytes: &[u8]) -> Result<Option<usize>, NoHeader> {
     if starts_as(bytes, V1) {
         let line = &bytes[..bytes.len().min(LONGEST_V1)];
@@ -145,8 +145,8 @@ pub(super) fn client(header: &[u8]) -> Result<Option<SocketAddr>, NoHeader> {
     }
 }
 
-/// The client's address in a line of version 1: `TCP4` or `TCP6`, the addresses of the client and of
-/// the proxy, and their ports. After `UNKNOWN`, everything is ignored.
+/// The client's address in a line of version 1: `TCP4` or `TCP6`, the addresses of the client and
+/// of the proxy, and their ports. After `UNKNOWN`, everything is ignored.
 fn client_v1(line: &str) -> Result<Option<SocketAddr>, NoHeader> {
     let mut words = line.split(' ');
     let protocol = words.next().unwrap_or_default();

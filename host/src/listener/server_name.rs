@@ -13,8 +13,8 @@ const MAX_HELLO: usize = 32 << 10;
 /// Number of bytes that are looked at first.
 const FIRST: usize = 2 << 10;
 
-/// Waits for the first message of a handshake, and returns the server name in it, in lower case; none
-/// if it has none. All bytes are left to be read.
+/// Waits for the first message of a handshake, and returns the server name in it, in lower case;
+/// none if it has none. All bytes are left to be read.
 ///
 /// # Errors
 /// The client has disconnected, or has sent something else ([`io::ErrorKind::InvalidData`]).

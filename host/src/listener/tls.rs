@@ -203,8 +203,8 @@ impl TlsServer {
         Ok(Transport::Tls(Box::new(stream)))
     }
 
-    /// Waits for the first message of a handshake, and returns the server name in it, in lower case.
-    /// No byte of it is taken.
+    /// Waits for the first message of a handshake, and returns the server name in it, in lower
+    /// case. No byte of it is taken.
     ///
     /// # Errors
     /// There was no such message in time, which is counted.

@@ -126,7 +126,8 @@ impl Socket {
         read.is_ok_and(|read| read > 0)
     }
 
-    /// Whether the peer has closed its sending side, even if bytes from before are still to be read.
+    /// Whether the peer has closed its sending side, even if bytes from before are still to be
+    /// read.
     pub(crate) fn is_closed_by_peer(&self) -> bool {
         let ready = match self {
             Self::Tcp(stream) => stream.ready(Interest::READABLE).now_or_never(),

@@ -1,5 +1,5 @@
-//! The fields of a request's body: of a form (WHATWG, URL), of a JSON object, or of a multipart form
-//! (RFC 7578). Fields can be removed; what is left stays as the client has sent it.
+//! The fields of a request's body: of a form (WHATWG, URL), of a JSON object, or of a multipart
+//! form (RFC 7578). Fields can be removed; what is left stays as the client has sent it.
 
 use std::ops::Range;
 

@@ -180,8 +180,8 @@ struct OfConsumers {
     count: usize,
 }
 
-/// A new instance for a consumer, or the id of one that is gone. Another one may have taken its place
-/// before, since the changes of a commit are in any order.
+/// A new instance for a consumer, or the id of one that is gone. Another one may have taken its
+/// place before, since the changes of a commit are in any order.
 type ConsumerChange = Result<Arc<Instance>, Uuid>;
 
 /// What has changed since the chains were last made.

@@ -171,8 +171,8 @@ impl Origins {
         })
     }
 
-    /// The value of `Access-Control-Allow-Origin`, if there is one, and whether pages of all origins
-    /// may use the service.
+    /// The value of `Access-Control-Allow-Origin`, if there is one, and whether pages of all
+    /// origins may use the service.
     fn allowed(&self, origin: Option<&HeaderValue>) -> (Option<HeaderValue>, bool) {
         let all = || (Some(HeaderValue::from_static("*")), true);
         let listed = match self {

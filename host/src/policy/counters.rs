@@ -185,8 +185,8 @@ impl<K: Hash + Eq + Clone> Shard<K> {
     }
 
     /// Examines the [`EXAMINED`] counters that were examined longest ago, and removes those whose
-    /// windows are over. Returns the key of the remaining one with the lowest count, to be evicted if
-    /// the shard is full.
+    /// windows are over. Returns the key of the remaining one with the lowest count, to be evicted
+    /// if the shard is full.
     fn examine_oldest(&mut self, now: u64) -> Option<(K, Period)> {
         let mut least: Option<((K, Period), u64)> = None;
         for _ in 0..EXAMINED.min(self.order.len()) {

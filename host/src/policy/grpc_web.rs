@@ -124,7 +124,8 @@ fn status_of(http: StatusCode) -> u16 {
     }
 }
 
-/// Whether this is the media type of gRPC: of a request that a service reads as it is, or of a response.
+/// Whether this is the media type of gRPC: of a request that a service reads as it is, or of a
+/// response.
 fn is_grpc(content_type: Option<&HeaderValue>) -> bool {
     let media_type = content_type.map_or(&b""[..], HeaderValue::as_bytes);
     let rest = media_type.strip_prefix(b"application/grpc");

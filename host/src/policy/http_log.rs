@@ -1,7 +1,7 @@
 //! `http-log`: sends the records of requests to an HTTP server. Source: Kong 3.9, `http-log`.
 //!
-//! Beyond Kong, the certificate of a server is verified with the authorities that the system trusts:
-//! records, and the credentials in the URL, are worth it.
+//! Beyond Kong, the certificate of a server is verified with the authorities that the system
+//! trusts: records, and the credentials in the URL, are worth it.
 
 use std::sync::Arc;
 

@@ -110,9 +110,9 @@ impl Logs {
         figures
     }
 
-    /// Begins the shutdown: from now on, no record waits for others to be sent with. Returns how much
-    /// of `time` is to be kept for the queues, after the last requests have ended: nothing if there
-    /// are none.
+    /// Begins the shutdown: from now on, no record waits for others to be sent with. Returns how
+    /// much of `time` is to be kept for the queues, after the last requests have ended: nothing if
+    /// there are none.
     pub fn hurry(&self, time: Duration) -> Duration {
         self.stage.send_replace(Stage::Hurries);
         let queues = self.queues.lock();

@@ -1,8 +1,8 @@
 //! `opentelemetry`: passes on the context of traces, and sends traces of requests to a collector by
 //! OTLP over HTTP. Source: Kong 3.9, `opentelemetry`.
 //!
-//! While a request runs, no span is made. What its record has is enough: the thread of the logs makes
-//! the spans of the requests that are sampled, just before it sends them.
+//! While a request runs, no span is made. What its record has is enough: the thread of the logs
+//! makes the spans of the requests that are sampled, just before it sends them.
 
 mod collector;
 mod propagation;

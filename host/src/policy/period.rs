@@ -175,8 +175,8 @@ impl Limit {
     }
 }
 
-/// This gateway's share of limits in the windows that contain a time; beyond the last limit, the last
-/// one again.
+/// This gateway's share of limits in the windows that contain a time; beyond the last limit, the
+/// last one again.
 pub(super) fn parts(limits: &[Limit], share: NodeShare, time: u64) -> [Limit; PERIODS] {
     std::array::from_fn(|at| {
         let limit = limits.get(at).or(limits.last());

@@ -1,8 +1,8 @@
 //! `prometheus`: counts requests and streams for `GET /metrics`. Source: Kong 3.9, `prometheus`.
 //!
-//! A worker counts in series of its own, by the ids of entities: one hash look-up, and no lock. Names
-//! are looked up when the page is read. What is counted for an entity that was deleted since is
-//! removed then, and there is a bound for what may be counted between two readings.
+//! A worker counts in series of its own, by the ids of entities: one hash look-up, and no lock.
+//! Names are looked up when the page is read. What is counted for an entity that was deleted since
+//! is removed then, and there is a bound for what may be counted between two readings.
 
 mod counts;
 mod histogram;

@@ -77,8 +77,8 @@ pub struct Client<'r> {
     pub scheme: &'static str,
     /// The host that the client has requested, without port.
     pub host: &'r str,
-    /// Whether the peer is a trusted proxy, whose `X-Forwarded-Proto`, `-Host`, `-Port`, `-Path` and
-    /// `-Prefix` the endpoint is told.
+    /// Whether the peer is a trusted proxy, whose `X-Forwarded-Proto`, `-Host`, `-Port`, `-Path`
+    /// and `-Prefix` the endpoint is told.
     pub keeps_forwarded: bool,
 }
 

@@ -31,8 +31,8 @@ impl RequestTermination {
         Self { config, documents }
     }
 
-    /// The route and the service of a request, read apart from the worker, which waits for no lock of
-    /// the store.
+    /// The route and the service of a request, read apart from the worker, which waits for no lock
+    /// of the store.
     async fn matched(&self, matched: MatchedIds<'_>) -> (Value, Option<Value>) {
         let (route, service) = (matched.route, matched.service);
         let documents = Arc::clone(&self.documents);

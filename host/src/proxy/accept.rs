@@ -155,8 +155,8 @@ impl WorkerListener {
     }
 }
 
-/// The worker of a connection, which counts it among those that are open, and forgets it even if its
-/// task panics.
+/// The worker of a connection, which counts it among those that are open, and forgets it even if
+/// its task panics.
 struct Active {
     worker: Rc<Worker>,
     /// The number by which the worker knows it, once it is served.

@@ -27,8 +27,8 @@ pub(super) struct RequestFacts<'a> {
     pub(super) query: Option<&'a str>,
     /// The regular expression that matched the path, if the route has one.
     pub(super) regex: Option<&'a Pattern>,
-    /// The body, as far as it was read ahead for a balancer that asks about it. Boxed, because this is
-    /// part of the future of each request, and few balancers ask.
+    /// The body, as far as it was read ahead for a balancer that asks about it. Boxed, because this
+    /// is part of the future of each request, and few balancers ask.
     pub(super) body: Option<Box<ReadBody<'a>>>,
 }
 

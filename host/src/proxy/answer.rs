@@ -56,8 +56,8 @@ pub(super) fn answer(
         StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED
     );
     if names_protocols && response.headers().contains_key(UPGRADE) && !inbound.is_http2() {
-        // `Upgrade` is sent with `Connection` alone (RFC 9110, 7.8). A tunnel sets its own. The head
-        // of another response has lost it.
+        // `Upgrade` is sent with `Connection` alone (RFC 9110, 7.8). A tunnel sets its own. The
+        // head of another response has lost it.
         let headers = response.headers_mut();
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     }
@@ -65,7 +65,8 @@ pub(super) fn answer(
     if status.is_some_and(|status| status.is_client_error() || status.is_server_error())
         && upload.is_some_and(|upload| !upload.is_received())
     {
-        // The endpoint does not want the rest of the body, so the connection ends after the response.
+        // The endpoint does not want the rest of the body, so the connection ends after the
+        // response.
         close_after(response.headers_mut());
     }
     affinity.set_cookie(response.headers_mut(), request.in_flight.endpoint().id);

@@ -19,8 +19,8 @@ pub(super) struct Answered {
     pub(super) is_bodiless: bool,
 }
 
-/// Says that the connection ends after this response. `Upgrade`, as a 426 has it, needs its own option
-/// (RFC 9110, 7.8).
+/// Says that the connection ends after this response. `Upgrade`, as a 426 has it, needs its own
+/// option (RFC 9110, 7.8).
 pub(super) fn close_after(headers: &mut HeaderMap) {
     let options = match headers.contains_key(UPGRADE) {
         true => "close, Upgrade",
@@ -58,8 +58,8 @@ impl Answered {
 }
 
 /// Removes what must not frame a response that has no body because of its status. A 204 has no
-/// `Content-Length`, which the endpoint may have sent all the same (RFC 9110, 8.6). That of a 304 is
-/// the length of a representation, which the body of a policy is not.
+/// `Content-Length`, which the endpoint may have sent all the same (RFC 9110, 8.6). That of a 304
+/// is the length of a representation, which the body of a policy is not.
 fn frame_bodiless(response: &mut Response<Content>) {
     let status = response.status();
     if status == StatusCode::NO_CONTENT || status.is_informational() {

@@ -179,8 +179,8 @@ impl ClientStream {
         Ok(preface::opening(&self.rest))
     }
 
-    /// The bare stream of a connection that has not been read from by hyper, and the bytes that were
-    /// read of it.
+    /// The bare stream of a connection that has not been read from by hyper, and the bytes that
+    /// were read of it.
     pub(super) fn into_parts(self) -> (Transport, Bytes) {
         (self.stream, self.rest)
     }
@@ -398,8 +398,8 @@ impl AsyncWrite for ClientStream {
         written
     }
 
-    /// A small response is sent from one buffer: copying a kilobyte costs less than a vectored write.
-    /// The pieces of a large body are not copied.
+    /// A small response is sent from one buffer: copying a kilobyte costs less than a vectored
+    /// write. The pieces of a large body are not copied.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

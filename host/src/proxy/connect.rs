@@ -17,7 +17,8 @@ pub(super) struct Wanted<'a> {
     pub(super) endpoint: &'a Arc<Endpoint>,
     /// Most connections that the endpoint may have; 0 means no limit.
     pub(super) limit: u32,
-    /// Asked to close an idle connection if the limit is reached, and given connections over HTTP/2.
+    /// Asked to close an idle connection if the limit is reached, and given connections over
+    /// HTTP/2.
     pub(super) pool: &'a Pool,
     /// Longest time until it is open.
     pub(super) timeout: Duration,
@@ -62,8 +63,8 @@ pub(super) async fn connect(wanted: Wanted<'_>) -> Result<Exchange, ConnectError
 }
 
 impl Wanted<'_> {
-    /// Opens a connection before `end`. Waits until the endpoint has fewer than `limit` connections;
-    /// returns `None` if `freed` is notified before.
+    /// Opens a connection before `end`. Waits until the endpoint has fewer than `limit`
+    /// connections; returns `None` if `freed` is notified before.
     async fn open(
         &self,
         end: tokio::time::Instant,

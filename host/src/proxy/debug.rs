@@ -1,5 +1,6 @@
-//! Headers of a response that tell what has happened to its request, for a client that has the token
-//! of the setting `debug_token`; and those of Kong's setting `allow_debug_header`, for any client.
+//! Headers of a response that tell what has happened to its request, for a client that has the
+//! token of the setting `debug_token`; and those of Kong's setting `allow_debug_header`, for any
+//! client.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

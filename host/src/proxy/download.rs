@@ -113,14 +113,14 @@ impl Content {
         Self::Streamed(Rc::new(RefCell::new(download)))
     }
 
-    /// A body that the gateway has made. An empty one is no body: over HTTP/2, the head then ends the
-    /// response.
+    /// A body that the gateway has made. An empty one is no body: over HTTP/2, the head then ends
+    /// the response.
     pub(super) fn own(body: Bytes) -> Self {
         Self::Own((!body.is_empty()).then_some(body))
     }
 
-    /// To be called when the gateway has no use for the rest of the body: the try has ended then, and the
-    /// client has not left.
+    /// To be called when the gateway has no use for the rest of the body: the try has ended then,
+    /// and the client has not left.
     pub(super) fn discard(&self) {
         if let Self::Streamed(download) = self
             && let Some(request) = &mut download.borrow_mut().request
@@ -188,8 +188,8 @@ impl Content {
         }
     }
 
-    /// Whether hyper may take it for a body without any frame. hyper omits the `Content-Length` of a
-    /// 304 unless it takes it for the length of a body.
+    /// Whether hyper may take it for a body without any frame. hyper omits the `Content-Length` of
+    /// a 304 unless it takes it for the length of a body.
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::Streamed(download) => {
@@ -233,8 +233,8 @@ impl Download {
         }
     }
 
-    /// Takes the body if it was received as a whole, as most short ones are: then nothing is awaited,
-    /// and the connection can serve another request before the client has the response.
+    /// Takes the body if it was received as a whole, as most short ones are: then nothing is
+    /// awaited, and the connection can serve another request before the client has the response.
     fn take_whole(&mut self) -> Option<Bytes> {
         let request = self.request.as_mut()?;
         let body = request.exchange.take_whole_body()?;

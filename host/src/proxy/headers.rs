@@ -75,8 +75,8 @@ impl Forwarded<'_> {
         ProxyHeader::new(version, self.client.address, destination)
     }
 
-    /// Whether the endpoint is told the id of the request. Otherwise, a header of that name that the
-    /// client has sent is passed on.
+    /// Whether the endpoint is told the id of the request. Otherwise, a header of that name that
+    /// the client has sent is passed on.
     fn tells_id(&self) -> bool {
         self.connection.listener.headers.upstream_request_id
     }
@@ -216,8 +216,8 @@ impl RequestHead<'_> {
         text.extend_from_slice(b"\r\n");
     }
 
-    /// The head for HTTP/2, without the headers that it does not have (RFC 9113, 8.2.2). `secure` is
-    /// whether it is sent over TLS.
+    /// The head for HTTP/2, without the headers that it does not have (RFC 9113, 8.2.2). `secure`
+    /// is whether it is sent over TLS.
     ///
     /// # Errors
     /// The host or the target is not allowed in a URI.
@@ -293,8 +293,8 @@ impl RequestHead<'_> {
 /// Number of facts of a request that all requests of its connection share.
 const CONNECTION_FACTS: usize = 2;
 
-/// The headers that all requests of a connection share, as HTTP/1.1, unless one of them names another
-/// client.
+/// The headers that all requests of a connection share, as HTTP/1.1, unless one of them names
+/// another client.
 fn connection_lines(forwarded: &Forwarded<'_>) -> Box<[u8]> {
     let mut text = Vec::new();
     let client = forwarded.connection.client().ip.as_bytes();

@@ -34,9 +34,10 @@ impl Hops {
     }
 }
 
-/// Removes the headers that `Connection` names as hop-by-hop, and their names from `Connection`. What
-/// policies set under such a name afterwards is sent, so that a client cannot have it removed: with
-/// `Connection: X-Anonymous-Consumer`, an anonymous request would look like an authenticated one.
+/// Removes the headers that `Connection` names as hop-by-hop, and their names from `Connection`.
+/// What policies set under such a name afterwards is sent, so that a client cannot have it removed:
+/// with `Connection: X-Anonymous-Consumer`, an anonymous request would look like an authenticated
+/// one.
 pub(super) fn remove_hops(headers: &mut HeaderMap) {
     let hops = Hops::of(headers);
     if hops.0.is_empty() {

@@ -41,10 +41,10 @@ pub(super) const FIELD_OVERHEAD: usize = 32;
 /// How large fields may be before h2 cuts them, where the gateway takes `most` bytes of them.
 ///
 /// h2 leaves out the field by which they become larger, and those after it. Of trailers it does not
-/// tell, so a cut must show otherwise: by the fields before it, which exceed `most`, or by the compressed
-/// form of all, which the stream below h2 sees. With neither above `most`, all are smaller than this:
-/// Huffman's code needs at least five bits for a byte, and the name of the field that h2 leaves out, or
-/// the whole field, may be in the table of 4 KiB (RFC 7541).
+/// tell, so a cut must show otherwise: by the fields before it, which exceed `most`, or by the
+/// compressed form of all, which the stream below h2 sees. With neither above `most`, all are
+/// smaller than this: Huffman's code needs at least five bits for a byte, and the name of the field
+/// that h2 leaves out, or the whole field, may be in the table of 4 KiB (RFC 7541).
 pub(super) fn before_cut(most: usize) -> usize {
     const TABLE: usize = 4096;
     most.saturating_mul(3).saturating_add(TABLE)

@@ -369,8 +369,8 @@ impl Worker {
         None
     }
 
-    /// Records a request whose head was not read to its end, or was refused. `received` is what hyper
-    /// has left of it; `is_late` is whether the worker has closed the connection.
+    /// Records a request whose head was not read to its end, or was refused. `received` is what
+    /// hyper has left of it; `is_late` is whether the worker has closed the connection.
     fn record_unserved(
         &self,
         stream: &ClientStream,

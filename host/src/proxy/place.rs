@@ -35,8 +35,8 @@ pub(super) fn service<'s>(snapshot: &'s Snapshot, route: &Route) -> Result<&'s S
 /// The part of a body that was read for the balancer, and whether there may be more of it.
 pub(super) type BodyPart = (Bytes, bool);
 
-/// Reads the part of the body that is needed before an endpoint is chosen. Returns the part that the
-/// balancer may ask about, if it asks about bodies.
+/// Reads the part of the body that is needed before an endpoint is chosen. Returns the part that
+/// the balancer may ask about, if it asks about bodies.
 pub(super) async fn read_ahead(
     worker: &Worker,
     route: &Route,

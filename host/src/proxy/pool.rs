@@ -84,8 +84,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// A pool that shares `shortage` with the pools of the other workers, and counts in the counters
-    /// of its worker.
+    /// A pool that shares `shortage` with the pools of the other workers, and counts in the
+    /// counters of its worker.
     pub(super) fn new(
         settings: &config::Proxy,
         shortage: Arc<Notify>,
@@ -270,8 +270,8 @@ impl Pool {
         }
     }
 
-    /// Closes the connection over HTTP/1.1 that was idle for the longest time; if there is none, all
-    /// idle ones over HTTP/2.
+    /// Closes the connection over HTTP/1.1 that was idle for the longest time; if there is none,
+    /// all idle ones over HTTP/2.
     fn close_oldest(&self) {
         let mut idle = self.idle.borrow_mut();
         let since = |list: &VecDeque<Connection>| Some(list.front()?.idle_since());

@@ -1,7 +1,7 @@
 //! The first bytes of a client's connection, which tell HTTP/2 from HTTP/1.1.
 //!
-//! A client that knows that the gateway speaks HTTP/2 begins with a preface that is not a request of
-//! HTTP/1.1 (RFC 9113, 3.3 and 3.4).
+//! A client that knows that the gateway speaks HTTP/2 begins with a preface that is not a request
+//! of HTTP/1.1 (RFC 9113, 3.3 and 3.4).
 
 /// The bytes that begin every connection of HTTP/2.
 const PREFACE: &[u8; LENGTH] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

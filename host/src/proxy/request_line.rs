@@ -1,6 +1,7 @@
-//! Targets of requests over HTTP/1.1 with bytes that hyper refuses, but nginx and Kong do not: quotes,
-//! angle brackets and backticks, and bytes that are not UTF-8, such as those of Latin-1. They are
-//! percent-encoded before hyper sees them (RFC 3986, 2.1), as they would be when the request is sent.
+//! Targets of requests over HTTP/1.1 with bytes that hyper refuses, but nginx and Kong do not:
+//! quotes, angle brackets and backticks, and bytes that are not UTF-8, such as those of Latin-1.
+//! They are percent-encoded before hyper sees them (RFC 3986, 2.1), as they would be when the
+//! request is sent.
 
 /// The position in the request lines of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -30,7 +30,8 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// The message to a request in clear text on a port for TLS. Source: nginx.
 const PLAIN_ON_TLS: &str = "The plain HTTP request was sent to HTTPS port";
 
-/// The code of a request whose client has disconnected before it was answered; see [`Reject::code`].
+/// The code of a request whose client has disconnected before it was answered; see
+/// [`Reject::code`].
 pub(super) const CLIENT_CLOSED: &str = "client_closed";
 
 /// Why the gateway answers a request itself.
@@ -363,8 +364,8 @@ pub(super) fn proxied(
     response
 }
 
-/// The response to a rejected request. `asked` are the headers of the request, and `sent` says which
-/// headers are added.
+/// The response to a rejected request. `asked` are the headers of the request, and `sent` says
+/// which headers are added.
 pub(super) fn reject(
     reject: &Reject,
     asked: &HeaderMap,

@@ -1,5 +1,5 @@
-//! The body of a response to the client. On its way it passes the filters of the request's policies,
-//! which get a record of the request at its end.
+//! The body of a response to the client. On its way it passes the filters of the request's
+//! policies, which get a record of the request at its end.
 
 use std::pin::Pin;
 use std::rc::Rc;

@@ -1,9 +1,10 @@
 //! The streams of a client's HTTP/2 connection, as far as the worker has to limit them.
 //!
-//! hyper asks for no further part of a response while the client takes none. So the task of a stream
-//! notes since when it waits, and meanwhile goes on to send the body of the request. The worker ends
-//! streams whose client takes nothing for too long. It also notices clients that cancel requests as
-//! fast as they send them, each of which an endpoint may have started to serve (CVE-2023-44487).
+//! hyper asks for no further part of a response while the client takes none. So the task of a
+//! stream notes since when it waits, and meanwhile goes on to send the body of the request. The
+//! worker ends streams whose client takes nothing for too long. It also notices clients that cancel
+//! requests as fast as they send them, each of which an endpoint may have started to serve
+//! (CVE-2023-44487).
 
 mod sent;
 mod traffic;

@@ -32,8 +32,8 @@ use crate::relay::{LastMove, Side};
 use crate::request_log;
 use crate::snapshot::Service;
 
-/// Turns of the worker's loop in which what is on its way to a client over HTTP/2 is sent, before its
-/// stream is reset.
+/// Turns of the worker's loop in which what is on its way to a client over HTTP/2 is sent, before
+/// its stream is reset.
 const SETTLING: usize = 4;
 
 /// What a server of WebSocket adds to the client's key (RFC 6455, 1.3).
@@ -68,8 +68,8 @@ pub(super) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Reads the `Upgrade` of a request, if it asks for a supported protocol. As in Kong, `Connection`
-    /// need not name it: some proxies in front drop that.
+    /// Reads the `Upgrade` of a request, if it asks for a supported protocol. As in Kong,
+    /// `Connection` need not name it: some proxies in front drop that.
     pub(super) fn asked(parts: &mut Parts) -> Option<Self> {
         if !parts.headers.contains_key(UPGRADE) || parts.version < Version::HTTP_11 {
             return None;
@@ -85,11 +85,11 @@ impl Upgrade {
         Some(Self { protocol, client })
     }
 
-    /// Answers 101, or 200 over HTTP/2, and connects the two connections to a tunnel. Until the tunnel ends, the
-    /// endpoint counts the request as in flight, and a shutdown waits for it as for any other
-    /// request. The tunnel ends when no byte was passed in either direction for the service's
-    /// `read_timeout`, or when one side does not read what the other sends. Source: nginx,
-    /// `proxy_read_timeout` and so on of an upgraded connection.
+    /// Answers 101, or 200 over HTTP/2, and connects the two connections to a tunnel. Until the
+    /// tunnel ends, the endpoint counts the request as in flight, and a shutdown waits for it as
+    /// for any other request. The tunnel ends when no byte was passed in either direction for the
+    /// service's `read_timeout`, or when one side does not read what the other sends. Source:
+    /// nginx, `proxy_read_timeout` and so on of an upgraded connection.
     pub(super) fn tunnel(
         self,
         mut response: Response<()>,
@@ -149,8 +149,8 @@ impl Upgrade {
                         in_flight.end_now(cut_off.unwrap_or_else(ended));
                         // A client over HTTP/2 sees a reset as such (RFC 8441, 5).
                         if let Some(sending) = sending.filter(|_| is_broken) {
-                            // What the endpoint has sent before may still be on its way to hyper, and
-                            // from there to the connection.
+                            // What the endpoint has sent before may still be on its way to hyper,
+                            // and from there to the connection.
                             for _ in 0..SETTLING {
                                 tokio::task::yield_now().await;
                             }

@@ -342,8 +342,8 @@ impl Upload {
     }
 
     /// Reads ahead the start of the body that a balancer may ask about, before an endpoint gets the
-    /// first byte: `most` bytes, or the whole of a shorter body. Returns it, and whether there may be
-    /// more.
+    /// first byte: `most` bytes, or the whole of a shorter body. Returns it, and whether there may
+    /// be more.
     ///
     /// # Errors
     /// The client does not send the body in time, or the body is malformed or longer than a policy

@@ -44,8 +44,8 @@ pub(super) enum Error {
     /// What the endpoint sent is not a response.
     #[error("{0}")]
     Response(Box<dyn std::error::Error + Send + Sync>),
-    /// The endpoint has closed the connection in order, and has not processed the request (RFC 9113,
-    /// 6.8).
+    /// The endpoint has closed the connection in order, and has not processed the request (RFC
+    /// 9113, 6.8).
     #[error("the endpoint closed the connection before the request")]
     GoneAway,
     /// The endpoint has refused the request, and has not processed it (RFC 9113, 8.7).
@@ -155,8 +155,8 @@ impl Exchange {
         }
     }
 
-    /// Whether [`Exchange::poll_head`] has received a part of the head, or an interim response, since
-    /// this was last asked.
+    /// Whether [`Exchange::poll_head`] has received a part of the head, or an interim response,
+    /// since this was last asked.
     pub(super) fn take_progress(&mut self) -> bool {
         match self {
             Self::Http1(connection) => connection.take_progress(),

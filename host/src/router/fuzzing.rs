@@ -14,10 +14,10 @@ use crate::entity::{self, Kind, view};
 use crate::path;
 use crate::pattern::PATTERN_MEMORY;
 
-/// The first line is a route: its fields as an object of JSON, or its expression. The second one is a
-/// request: method, host, path and server name with spaces between them; the others are its headers.
-/// The index finds a route with an expression if and only if the expression holds, and a route that
-/// was removed is not found.
+/// The first line is a route: its fields as an object of JSON, or its expression. The second one is
+/// a request: method, host, path and server name with spaces between them; the others are its
+/// headers. The index finds a route with an expression if and only if the expression holds, and a
+/// route that was removed is not found.
 pub fn router(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;

@@ -104,8 +104,8 @@ impl AddressPattern {
     }
 }
 
-/// Kong's number for the addresses of a route: 8 if one has an IP address, 4 if one has a port, 1 if
-/// one has a range.
+/// Kong's number for the addresses of a route: 8 if one has an IP address, 4 if one has a port, 1
+/// if one has a range.
 fn weight(addresses: &[Address]) -> u64 {
     let is_range = |ip: &String| {
         let range = ip_range(ip);
@@ -126,7 +126,8 @@ impl StreamRoute {
     /// Compiles a stored route; `None` if it serves requests and no streams.
     ///
     /// # Errors
-    /// A text is not an address. The Admin API accepts no such row, so it was written in another way.
+    /// A text is not an address. The Admin API accepts no such row, so it was written in another
+    /// way.
     pub fn compile(route: &Entity, room: usize) -> Result<Option<Self>, RouteError> {
         let own = |protocol: &StreamProtocol| route.protocols.iter().any(|p| p == protocol.name());
         let protocols: Vec<_> = StreamProtocol::ALL.into_iter().filter(own).collect();

@@ -1,5 +1,5 @@
-//! Targets as machines: each shares its cores evenly among the requests that it works on, or batches
-//! them.
+//! Targets as machines: each shares its cores evenly among the requests that it works on, or
+//! batches them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -93,8 +93,8 @@ fn shortened(named: &[&str]) -> Vec<String> {
 }
 
 /// The requests of a period. Latencies are milliseconds from arrival to end, of all requests except
-/// those that failed at once and those of which the end is not known; a request that its client gave
-/// up counts with the time that the client waited.
+/// those that failed at once and those of which the end is not known; a request that its client
+/// gave up counts with the time that the client waited.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     /// Work that arrived as a share of the guaranteed capacity; none for all phases together.

@@ -31,7 +31,8 @@ const LEGEND: u32 = 220;
 const COLUMNS: usize = 3;
 const PANEL: (u32, u32) = (420, 260);
 
-/// For the plot of loads: height of its title and of a row of its legend, and least width of an entry.
+/// For the plot of loads: height of its title and of a row of its legend, and least width of an
+/// entry.
 const TITLE: u32 = 34;
 const LEGEND_ROW: u32 = 20;
 const LEGEND_ENTRY: u32 = 140;

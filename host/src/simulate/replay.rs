@@ -39,8 +39,9 @@ pub struct Arguments {
     /// The trace
     trace: PathBuf,
 
-    /// A balancer: the name of one that ships or a component (.wasm), with its settings if it needs any, as
-    /// in 'prequal={"probes":3}'; may be given several times [default: the one that was recorded]
+    /// A balancer: the name of one that ships or a component (.wasm), with its settings if it needs
+    /// any, as in 'prequal={"probes":3}'; may be given several times [default: the one that was
+    /// recorded]
     #[arg(short, long = "balancer", value_name = "NAME|FILE[=JSON]")]
     balancers: Vec<String>,
 

@@ -218,8 +218,8 @@ pub(super) struct Caching {
     pub(super) blocks: u64,
 }
 
-/// How many requests a target serves in each period. Those beyond it are answered 429 at once, with the
-/// seconds until the next period in `Retry-After`.
+/// How many requests a target serves in each period. Those beyond it are answered 429 at once, with
+/// the seconds until the next period in `Retry-After`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Quota {

@@ -1,5 +1,5 @@
-//! What a gateway of the channel `canary` has in place of what is stored: the changes of the rollout,
-//! over the rows of the commits.
+//! What a gateway of the channel `canary` has in place of what is stored: the changes of the
+//! rollout, over the rows of the commits.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,8 +22,8 @@ pub(super) struct CanaryChannel {
 }
 
 impl CanaryChannel {
-    /// The commit as it takes effect here. A rollout begins and ends with the commit that writes its
-    /// row, as one step. `stored` reads a row, as of this commit or of a later one.
+    /// The commit as it takes effect here. A rollout begins and ends with the commit that writes
+    /// its row, as one step. `stored` reads a row, as of this commit or of a later one.
     pub(super) fn over(
         &mut self,
         commit: Commit,

@@ -1,8 +1,8 @@
 //! Compiles entities to snapshots, following the store's watch.
 //!
-//! Each entity has its part, which stores the rows of a commit and rebuilds what they affect. A part
-//! imports only the parts above it. What it needs of a later one (values of vaults, pinned versions),
-//! `Compiler::rebuild` passes as data.
+//! Each entity has its part, which stores the rows of a commit and rebuilds what they affect. A
+//! part imports only the parts above it. What it needs of a later one (values of vaults, pinned
+//! versions), `Compiler::rebuild` passes as data.
 //!
 //! | part | of |
 //! |---|---|

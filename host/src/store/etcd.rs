@@ -13,19 +13,19 @@
 //! | `tasks/TASK` | the gateway that does a task for all, under its lease |
 //! | `probe` | nothing: written to find out whether etcd can be written, after it has refused a commit |
 //!
-//! A commit is one transaction of etcd: it compares the head with the one that the rules were checked
-//! on, and replaces it. So all commits of all gateways are in one order, and unique keys and
-//! references hold without entries of their own in etcd: each gateway derives its indexes from the
-//! rows. A gateway whose head was replaced follows the others, has the rules check its writes again,
-//! and tries again.
+//! A commit is one transaction of etcd: it compares the head with the one that the rules were
+//! checked on, and replaces it. So all commits of all gateways are in one order, and unique keys
+//! and references hold without entries of their own in etcd: each gateway derives its indexes from
+//! the rows. A gateway whose head was replaced follows the others, has the rules check its writes
+//! again, and tries again.
 //!
-//! A commit that is too large is first written in parts. The transaction then only replaces the head,
-//! which names the parts: from then on the commit is in effect. Its rows are copied from the parts to
-//! their keys afterwards, by any gateway, and before any further commit.
+//! A commit that is too large is first written in parts. The transaction then only replaces the
+//! head, which names the parts: from then on the commit is in effect. Its rows are copied from the
+//! parts to their keys afterwards, by any gateway, and before any further commit.
 //!
-//! A watch of `config/` follows the others. What it cannot tell (etcd has compacted the revisions in
-//! between, or its events do not join up) is read as a whole and compared, so that only rows that
-//! differ are changed.
+//! A watch of `config/` follows the others. What it cannot tell (etcd has compacted the revisions
+//! in between, or its events do not join up) is read as a whole and compared, so that only rows
+//! that differ are changed.
 //!
 //! With a keyring, the values of rows are sealed (`seal.rs`), here and in parts.
 //!
@@ -69,8 +69,8 @@ pub(super) fn copy_folder(data_dir: &Path) -> PathBuf {
     data_dir.join(copy::FOLDER)
 }
 
-/// Checks what the settings of a shared store name: the keyring, and certificates. Returns what cannot
-/// be used.
+/// Checks what the settings of a shared store name: the keyring, and certificates. Returns what
+/// cannot be used.
 pub fn check_shared(settings: &Etcd, names: &Dns) -> Vec<OpenError> {
     let keyring = read_keyring(settings).err();
     let client = Client::new(settings, &Arc::new(Resolver::new(names))).err();
@@ -87,8 +87,8 @@ fn read_keyring(settings: &Etcd) -> Result<Keyring, OpenError> {
 /// members are looked up as `names` says. The caller has to have the folder's lock.
 ///
 /// # Errors
-/// A sentence, if the settings or the copy cannot be used, or if there is no copy yet and etcd cannot
-/// be reached.
+/// A sentence, if the settings or the copy cannot be used, or if there is no copy yet and etcd
+/// cannot be reached.
 pub fn open_shared(
     settings: &Etcd,
     names: &Dns,

@@ -29,8 +29,8 @@ pub(super) use journal::SledJournal;
 /// The file that marks a data folder and names the layout of its content.
 const MARKER: &str = "FORMAT";
 
-/// Opens the store in a data folder, and creates the folder if it is missing. The caller has to have
-/// the folder's lock.
+/// Opens the store in a data folder, and creates the folder if it is missing. The caller has to
+/// have the folder's lock.
 ///
 /// # Errors
 /// A sentence, if the folder cannot be written, is in use, is damaged, or holds something else. The
@@ -39,8 +39,8 @@ pub fn open(data_dir: &Path, _lock: &FolderLock) -> Result<JournaledStore, OpenE
     JournaledStore::start(SledJournal::new(data_dir), Schema::DECLARED)
 }
 
-/// Puts a store back, if a crash has interrupted that. Only for the process that has the lock of the
-/// data folder, and has not got it from another one, which may be putting it back.
+/// Puts a store back, if a crash has interrupted that. Only for the process that has the lock of
+/// the data folder, and has not got it from another one, which may be putting it back.
 pub(super) fn finish_hand_over(folder: &Path) -> Result<(), OpenError> {
     hand_over::finish(folder).map_err(|error| folder::unusable(folder, &preflight::plain(&error)))
 }

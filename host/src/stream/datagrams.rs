@@ -1,5 +1,5 @@
-//! Streams over UDP. The datagrams of a client to a listener are a session, which ends when none has
-//! passed for a time, since UDP has no end. Source: nginx, `listen … udp`.
+//! Streams over UDP. The datagrams of a client to a listener are a session, which ends when none
+//! has passed for a time, since UDP has no end. Source: nginx, `listen … udp`.
 //!
 //! Source addresses of datagrams can be spoofed. So sessions have a limit of their own
 //! (`max_udp_sessions`), and never take what connections of clients and to endpoints may have.

@@ -1,4 +1,5 @@
-//! What the two sides of a TLS handshake have agreed on, with the names of OpenSSL, which Kong logs.
+//! What the two sides of a TLS handshake have agreed on, with the names of OpenSSL, which Kong
+//! logs.
 
 use rustls::{CipherSuite, ProtocolVersion, ServerConnection};
 

@@ -111,7 +111,8 @@ fn follow_upstream(admin: &Admin, to: &Sender<News>, wanted: &Mutex<Option<Strin
         let path = utf8_percent_encode(&name, NON_ALPHANUMERIC);
         let path = format!("/upstreams/{path}/live");
         let mut is_wanted = true;
-        // An error is one of the gateway as well, which `follow_gateway` tells; or the upstream is gone.
+        // An error is one of the gateway as well, which `follow_gateway` tells; or the upstream is
+        // gone.
         let read = events(admin, &path, |figures| {
             is_wanted = wanted.lock().as_deref() == Some(&name);
             is_wanted && to.send(News::Upstream(name.clone(), figures)).is_ok()

@@ -109,9 +109,9 @@ impl Drop for Terminal {
     }
 }
 
-/// What draws lines from the top of so many rows, in place of what was there. A row is erased before
-/// it is written, since the cursor stays on the last character of a line that is as wide as the
-/// terminal.
+/// What draws lines from the top of so many rows, in place of what was there. A row is erased
+/// before it is written, since the cursor stays on the last character of a line that is as wide as
+/// the terminal.
 fn drawn(lines: &[String], rows: usize) -> String {
     let mut text = "\x1b[H".to_owned();
     for row in 0..rows.max(lines.len()) {

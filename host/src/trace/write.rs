@@ -132,8 +132,8 @@ impl Writer {
         self.load.clear();
     }
 
-    /// Writes that an instance was told of a try that has ended. It may be called only if the header
-    /// says that the trace may have what version 1.4 of the contract has added.
+    /// Writes that an instance was told of a try that has ended. It may be called only if the
+    /// header says that the trace may have what version 1.4 of the contract has added.
     pub fn ended(&mut self, ended: &EndedTry, load_answers: &[u64]) {
         let flags = u8::from(ended.status.is_some())
             | u8::from(ended.retry_after.is_some()) << 1

@@ -59,7 +59,8 @@ impl Times {
         times
     }
 
-    /// The time in milliseconds that 99 of 100 of these times do not exceed; none if there are none.
+    /// The time in milliseconds that 99 of 100 of these times do not exceed; none if there are
+    /// none.
     pub(crate) fn p99_ms(all: [&Self; 2]) -> Option<f64> {
         let [one, other] = all;
         let all = || (one.0.iter().zip(&*other.0)).map(|(one, other)| one.saturating_add(*other));

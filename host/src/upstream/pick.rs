@@ -15,15 +15,15 @@ use crate::endpoint::{Endpoint, InFlight, OutcomeObserver};
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Upstream {
-    /// Whether no target has an address yet, and names are being looked up for the first time, so that
-    /// [`Upstream::looked_up`] is to be awaited before a pick.
+    /// Whether no target has an address yet, and names are being looked up for the first time, so
+    /// that [`Upstream::looked_up`] is to be awaited before a pick.
     pub fn awaits_names(&self) -> bool {
         self.shared.members.awaits_names()
     }
 
-    /// Waits for the first addresses of its targets, for `patience` at most, or until there are none.
-    /// A name whose DNS server is slow costs no request then. Source: Kong, where a request looks up
-    /// the name itself.
+    /// Waits for the first addresses of its targets, for `patience` at most, or until there are
+    /// none. A name whose DNS server is slow costs no request then. Source: Kong, where a request
+    /// looks up the name itself.
     pub async fn looked_up(&self, patience: Duration) {
         // Without addresses, the pick fails.
         let _ = tokio::time::timeout(patience, self.shared.members.looked_up()).await;

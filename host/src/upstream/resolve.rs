@@ -17,8 +17,8 @@ use crate::dns::{Address, DnsAnswer, Failure, Lookup, QUESTIONS, UNANSWERED};
 /// Pause after a look-up that failed; each failure in a row doubles it, up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(15));
 
-/// Pause after a look-up that failed of a name without an address, if a request needs one. Source: Kong,
-/// `dns_error_ttl`.
+/// Pause after a look-up that failed of a name without an address, if a request needs one. Source:
+/// Kong, `dns_error_ttl`.
 const WANTED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest time between two look-ups of a name, however long the TTL of its records is.
@@ -29,9 +29,9 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// records, the answer for the next type still comes in time.
 const NEW_NAME_TIMEOUT: Duration = UNANSWERED.saturating_add(Duration::from_millis(500));
 
-/// Names that are looked up at a time of those that were found the last time, and of those that were
-/// not: these may take long to fail again, and delay no other name. Their look-ups may ask for three
-/// types of records at a time, so they are few enough to leave questions to the others.
+/// Names that are looked up at a time of those that were found the last time, and of those that
+/// were not: these may take long to fail again, and delay no other name. Their look-ups may ask for
+/// three types of records at a time, so they are few enough to leave questions to the others.
 const CONCURRENCY: [usize; 2] = [32, QUESTIONS / 4];
 
 /// How old the last answer for a name is.
@@ -50,8 +50,8 @@ pub struct Names {
     min_ttl: Duration,
     /// By the name that is sent to DNS.
     known: Mutex<HashMap<String, Known>>,
-    /// The names whose addresses have changed, or that were looked up for the first time, since these
-    /// were last taken.
+    /// The names whose addresses have changed, or that were looked up for the first time, since
+    /// these were last taken.
     changed: Mutex<HashSet<String>>,
     /// Notified when a name is answered for the first time: it may be due before the others.
     came: Notify,
@@ -178,8 +178,9 @@ impl Names {
         }
     }
 
-    /// Takes names into use, and waits a while for the new ones to be looked up. A name that did not
-    /// resolve before is left to [`Names::follow`]: it must not delay every change that follows.
+    /// Takes names into use, and waits a while for the new ones to be looked up. A name that did
+    /// not resolve before is left to [`Names::follow`]: it must not delay every change that
+    /// follows.
     pub async fn watch(self: &Arc<Self>, mut names: Vec<String>) {
         {
             let now = Instant::now();
@@ -195,9 +196,9 @@ impl Names {
         if names.is_empty() {
             return;
         }
-        // Requests wait for the answer for one name, and not for those that came with it. Each look-up
-        // is a task of its own, so that it continues when this no longer waits for it. Started again, it
-        // would repeat every query that was not answered.
+        // Requests wait for the answer for one name, and not for those that came with it. Each
+        // look-up is a task of its own, so that it continues when this no longer waits for it.
+        // Started again, it would repeat every query that was not answered.
         let mut asked: FuturesUnordered<_> = (names.into_iter())
             .map(|name| {
                 let all = Arc::clone(self);

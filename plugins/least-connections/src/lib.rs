@@ -161,8 +161,8 @@ impl Tournament {
     }
 
     /// The best position, which then takes its turn.
-    // It is called for each part of a table with zones, so the compiler would not compile it into the
-    // pick of a table without.
+    // It is called for each part of a table with zones, so the compiler would not compile it into
+    // the pick of a table without.
     #[inline(always)]
     fn choose(&mut self, endpoints: &Endpoints, now: &mut u64) -> Option<usize> {
         endpoints.each_change(|position, in_flight| {

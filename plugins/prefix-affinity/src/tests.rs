@@ -223,7 +223,8 @@ proptest! {
             let mean = (number as f64 + 1.0) / f64::from(sum);
             let load = f64::from(seat.in_flight[chosen]) / f64::from(weights[chosen]);
             // A request for a cached prefix may exceed the bound of `balance_factor` by itself. The
-            // less busy of two drawn endpoints may be beyond that bound, or that of a draw, as well.
+            // less busy of two drawn endpoints may be beyond that bound, or that of a draw, as
+            // well.
             let bound = mean * factor.max(1.5) + 3.0 / least;
             prop_assert!(load <= bound, "{load} {mean}");
         }

@@ -166,8 +166,8 @@ impl TokenLoad {
         }
     }
 
-    /// The candidate that has the fewest tokens to compute for its weight, with those of the request
-    /// that it does not have in its cache, and the number of these.
+    /// The candidate that has the fewest tokens to compute for its weight, with those of the
+    /// request that it does not have in its cache, and the number of these.
     fn least(
         &self,
         candidates: &[usize],

@@ -1,5 +1,5 @@
-//! Chooses the first position that was not tried, and logs what it knows of the tries of each retry.
-//! It asks in other calls too, where there are none.
+//! Chooses the first position that was not tried, and logs what it knows of the tries of each
+//! retry. It asks in other calls too, where there are none.
 
 use guest_sdk::{Balancer, Endpoints, Request, info, tries};
 

@@ -1,5 +1,5 @@
-//! Picks the first endpoint with the label `zone:a`, and logs what it can learn of each endpoint when
-//! the table changes.
+//! Picks the first endpoint with the label `zone:a`, and logs what it can learn of each endpoint
+//! when the table changes.
 
 use guest_sdk::{Balancer, Endpoints, Request, info};
 

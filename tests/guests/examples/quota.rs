@@ -1,6 +1,6 @@
-//! Takes turns among the endpoints that have not asked for a pause: one that answers 429 or 503 with
-//! `Retry-After` is left out until that time. If all have, the request is refused until the first is
-//! back.
+//! Takes turns among the endpoints that have not asked for a pause: one that answers 429 or 503
+//! with `Retry-After` is left out until that time. If all have, the request is refused until the
+//! first is back.
 
 use std::collections::HashMap;
 

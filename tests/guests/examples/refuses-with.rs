@@ -1,5 +1,5 @@
-//! Refuses each request with the status and the seconds in its header `x-refuse`; without the header,
-//! it refuses with nothing said, and a request with `x-accept` is placed.
+//! Refuses each request with the status and the seconds in its header `x-refuse`; without the
+//! header, it refuses with nothing said, and a request with `x-accept` is placed.
 
 use guest_sdk::{Balancer, Endpoints, Request, facts, refuse};
 

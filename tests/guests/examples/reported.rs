@@ -1,5 +1,5 @@
-//! Picks the endpoint with the least of a number that it reports as `cache_use`, and logs what it is told
-//! of that, and of another one that it looks at.
+//! Picks the endpoint with the least of a number that it reports as `cache_use`, and logs what it
+//! is told of that, and of another one that it looks at.
 
 use guest_sdk::{Balancer, Column, Endpoints, Request, info};
 

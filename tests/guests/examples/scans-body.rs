@@ -1,5 +1,5 @@
-//! Picks the position given by the field `target` of a body, 0 if it has none, and logs what it learns
-//! of the body.
+//! Picks the position given by the field `target` of a body, 0 if it has none, and logs what it
+//! learns of the body.
 
 use guest_sdk::{Balancer, Endpoints, Request, facts, info};
 

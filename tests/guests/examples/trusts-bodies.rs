@@ -1,4 +1,5 @@
-//! Takes it for granted that each request has a prompt and limits its answer, and so traps at another one.
+//! Takes it for granted that each request has a prompt and limits its answer, and so traps at
+//! another one.
 
 use guest_sdk::{Balancer, Endpoints, Request, Weighted, facts};
 

@@ -1,5 +1,6 @@
-//! Picks the endpoint with the least cost in flight. What a request weighs is in its header `x-cost`:
-//! the part until the first byte, and the rest. Logs the load of all endpoints at each pick.
+//! Picks the endpoint with the least cost in flight. What a request weighs is in its header
+//! `x-cost`: the part until the first byte, and the rest. Logs the load of all endpoints at each
+//! pick.
 
 use guest_sdk::{Balancer, Column, Endpoints, Request, Weighted, facts, info};
 

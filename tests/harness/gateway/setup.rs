@@ -26,7 +26,8 @@ pub(crate) struct Setup {
     program: PathBuf,
     owned: Option<TempDir>,
     compiled: bool,
-    /// Whether the page is where it is by default; otherwise it is off unless an argument says where.
+    /// Whether the page is where it is by default; otherwise it is off unless an argument says
+    /// where.
     default_page: bool,
 }
 

@@ -1,6 +1,6 @@
 //! `POST /pointsman/explain`: which route the described request takes, and why not the others; and
-//! which policies it runs through, with what they decide. Changes nothing: a policy that would, as many
-//! of them count, is not asked.
+//! which policies it runs through, with what they decide. Changes nothing: a policy that would, as
+//! many of them count, is not asked.
 
 use std::collections::HashMap;
 

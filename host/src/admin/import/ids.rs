@@ -14,8 +14,8 @@ use crate::store::{self, Store};
 
 /// Gives each entity without an id in the document the id of the stored entity with the same unique
 /// key, as decK does. Only entities that the document is about are taken: with select tags, another
-/// one of the name remains a contradiction. Without such an entity, the id stays as it was made of the
-/// name.
+/// one of the name remains a contradiction. Without such an entity, the id stays as it was made of
+/// the name.
 pub(super) fn keep(
     configuration: &mut Configuration,
     store: &dyn Store,

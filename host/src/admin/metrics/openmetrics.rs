@@ -1,5 +1,5 @@
-//! OpenMetrics 1.0, which allows exemplars. The samples are those of the text format, so no series has
-//! other labels or another name than there.
+//! OpenMetrics 1.0, which allows exemplars. The samples are those of the text format, so no series
+//! has other labels or another name than there.
 
 use std::fmt::Write;
 
@@ -37,8 +37,9 @@ pub(super) fn is_preferred(accept: GetAll<'_, HeaderValue>) -> bool {
     openmetrics > 0.0 && openmetrics >= text
 }
 
-/// A page of the text format as OpenMetrics. There, a counter has a name that ends in `_total`, which
-/// is not part of the family's name; a counter of another name, as Kong has one, is of unknown type.
+/// A page of the text format as OpenMetrics. There, a counter has a name that ends in `_total`,
+/// which is not part of the family's name; a counter of another name, as Kong has one, is of
+/// unknown type.
 pub(super) fn converted(page: &str) -> String {
     let mut text = String::with_capacity(page.len() + "# EOF\n".len());
     let mut help = None;

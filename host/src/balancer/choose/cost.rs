@@ -132,8 +132,8 @@ impl Inner {
         }
     }
 
-    /// Charges the call that has just ended, beside a pick. `cpu` is the CPU time of the thread before
-    /// it, if each call is timed.
+    /// Charges the call that has just ended, beside a pick. `cpu` is the CPU time of the thread
+    /// before it, if each call is timed.
     pub(super) fn charge_call(&mut self, cpu: Option<Duration>) {
         let overrun = self.take_overrun();
         if let Some(cpu) = cpu {

@@ -72,8 +72,8 @@ impl Balancer {
         matches!(self.inner.lock().slot, Slot::Running(_))
     }
 
-    /// Asks the plugin for a position to which the caller sends no request, for what that would weigh,
-    /// and for its tag. None if it has no answer.
+    /// Asks the plugin for a position to which the caller sends no request, for what that would
+    /// weigh, and for its tag. None if it has no answer.
     pub(in crate::balancer) fn ask(
         &self,
         request: PickRequest<'_>,

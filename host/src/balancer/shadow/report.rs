@@ -29,10 +29,10 @@ pub struct Report {
     pub unanswered: u64,
     /// Picks that were not compared, since too many waited or the table changed meanwhile.
     pub dropped: u64,
-    /// What the shadow asks for and does not get, so that it may choose otherwise than if it served:
-    /// `outcomes`, of tries, since none is its own; `costs`, since the balancer that serves does not
-    /// say what requests weigh; `bodies`, beyond what is read anyway, since no request waits for its
-    /// body on account of a shadow.
+    /// What the shadow asks for and does not get, so that it may choose otherwise than if it
+    /// served: `outcomes`, of tries, since none is its own; `costs`, since the balancer that serves
+    /// does not say what requests weigh; `bodies`, beyond what is read anyway, since no request
+    /// waits for its body on account of a shadow.
     pub lacks: Vec<&'static str>,
     /// The bodies that it could ask about; none if it does not ask about requests.
     pub bodies: Option<Bodies>,

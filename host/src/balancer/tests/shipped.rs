@@ -236,9 +236,9 @@ fn instructions(engine: &Arc<Engine>, component: &[u8], length: usize) -> f64 {
     taken as f64 / picks as f64
 }
 
-/// A zone that could be preferred, and is not, costs next to nothing: the component of before there were
-/// zones is the measure. Instructions of WebAssembly are counted, of which many only move values and
-/// are not there in the end.
+/// A zone that could be preferred, and is not, costs next to nothing: the component of before there
+/// were zones is the measure. Instructions of WebAssembly are counted, of which many only move
+/// values and are not there in the end.
 #[test]
 fn a_pick_without_a_zone_takes_about_as_many_instructions_as_before_there_were_zones() {
     let before = include_bytes!("../../../../tests/components/p2c-1.3.0.wasm");

@@ -208,8 +208,8 @@ fn joined(entries: Vec<Entry>) -> Vec<Entry> {
     joined
 }
 
-/// The hosts that a listener and a route have in common; none if there are none. An empty set stands
-/// for all hosts.
+/// The hosts that a listener and a route have in common; none if there are none. An empty set
+/// stands for all hosts.
 fn common_hosts(listener: Option<&str>, own: &[&str]) -> Option<BTreeSet<String>> {
     match (listener, own) {
         (None, own) => Some(own.iter().map(|host| (*host).to_owned()).collect()),

@@ -25,7 +25,8 @@ pub(super) struct Wrong {
     /// For a field that does not exist, by its name with those around it: the one that is probably
     /// meant.
     pub(super) hints: BTreeMap<String, String>,
-    /// Messages about the entity among others: it is there twice, or what it refers to is not there.
+    /// Messages about the entity among others: it is there twice, or what it refers to is not
+    /// there.
     pub(super) messages: Vec<String>,
 }
 
@@ -61,8 +62,8 @@ impl Wrong {
         self.messages.push(message);
     }
 
-    /// The items of `flattened_errors`. What is wrong inside a field that refers to another entity is
-    /// told as a mistake of that entity. Source: Kong.
+    /// The items of `flattened_errors`. What is wrong inside a field that refers to another entity
+    /// is told as a mistake of that entity. Source: Kong.
     pub(super) fn flattened(&self) -> Vec<Value> {
         let mut fields = self.fields.clone();
         let mut items = Vec::new();

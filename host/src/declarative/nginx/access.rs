@@ -19,8 +19,8 @@ fn is_range(range: &str) -> bool {
     is_valid_plugin(&json!({ "name": "ip-restriction", "config": { "allow": [range] } }))
 }
 
-/// Which clients the directives of a location let pass. They hold in their order, and those that match
-/// none pass; here `deny` comes before `allow`, so that no client passes that nginx refuses.
+/// Which clients the directives of a location let pass. They hold in their order, and those that
+/// match none pass; here `deny` comes before `allow`, so that no client passes that nginx refuses.
 pub(super) fn access(inherited: &Inherited<'_>, left: &mut Left) -> Access {
     let (mut allow, mut deny) = (Vec::new(), Vec::new());
     // With `satisfy any`, a client that no line names would have to authenticate.

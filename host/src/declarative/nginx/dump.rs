@@ -1,5 +1,5 @@
-//! What `nginx -T` prints: all files of a configuration, one after the other, each behind a line with
-//! its name. The directives of the files that are included take the place of `include`.
+//! What `nginx -T` prints: all files of a configuration, one after the other, each behind a line
+//! with its name. The directives of the files that are included take the place of `include`.
 
 use super::grammar::{Directive, directives};
 
@@ -97,7 +97,8 @@ fn included<'f, 't>(pattern: &str, files: &'f [File<'t>]) -> Vec<&'f File<'t>> {
     files.iter().filter(is_meant).collect()
 }
 
-/// Whether a pattern of glob(7) is for a path. A set of characters in brackets is for any character.
+/// Whether a pattern of glob(7) is for a path. A set of characters in brackets is for any
+/// character.
 fn matches(pattern: &[u8], path: &[u8]) -> bool {
     // Where to go on if the last `*` takes one more character.
     let (mut at, mut taken, mut back) = (0, 0, None);

@@ -1,8 +1,8 @@
 //! Which requests a location is for, as paths of a route.
 //!
-//! nginx compares an exact path first, then takes the longest prefix; unless that is a `^~`, the first
-//! regular expression that matches comes before it. Routes with regular expressions come before
-//! those with prefixes alone, and among each other in the order of `regex_priority`.
+//! nginx compares an exact path first, then takes the longest prefix; unless that is a `^~`, the
+//! first regular expression that matches comes before it. Routes with regular expressions come
+//! before those with prefixes alone, and among each other in the order of `regex_priority`.
 
 use super::grammar::Directive;
 
@@ -118,8 +118,8 @@ impl LocationMatch {
         found
     }
 
-    /// The paths for it, of which `number` counts the locations of the server. With a `rank`, all are
-    /// regular expressions, and those of a higher rank come first.
+    /// The paths for it, of which `number` counts the locations of the server. With a `rank`, all
+    /// are regular expressions, and those of a higher rank come first.
     pub(super) fn paths(&self, number: usize, rank: Option<usize>) -> Paths {
         let escaped = || escaped(&self.text);
         let length = self.text.len().min(SPAN / 20);
@@ -211,8 +211,8 @@ pub(super) fn before_all(rank: Option<usize>) -> usize {
     REWRITE + rank.unwrap_or(0) * SPAN
 }
 
-/// A regular expression of nginx, which may match anywhere in a path, as one that begins with it; and
-/// whether it is for more paths, because it has what is not known here.
+/// A regular expression of nginx, which may match anywhere in a path, as one that begins with it;
+/// and whether it is for more paths, because it has what is not known here.
 pub(super) fn pattern(text: &str, ignores_case: bool) -> (String, bool) {
     let flag = if ignores_case { "(?i)" } else { "" };
     let as_path = |text: &str| match text.strip_prefix('^') {

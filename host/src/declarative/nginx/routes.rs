@@ -1,5 +1,5 @@
-//! What becomes of locations: routes for all hosts of a server, with a service where they pass requests
-//! on.
+//! What becomes of locations: routes for all hosts of a server, with a service where they pass
+//! requests on.
 
 use std::collections::{BTreeMap, BTreeSet};
 

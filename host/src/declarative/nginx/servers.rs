@@ -20,8 +20,8 @@ impl<'d> Servers<'d> {
     /// Adds the servers to the lists.
     ///
     /// # Errors
-    /// Hosts of a server cannot be told apart from those of others, which would answer requests that
-    /// it refuses.
+    /// Hosts of a server cannot be told apart from those of others, which would answer requests
+    /// that it refuses.
     pub(super) fn convert(mut self, left: &mut Left, lists: &mut Lists) -> Result<(), String> {
         self.leave_defaults(left);
         let closed = self.divide(left);
@@ -59,8 +59,8 @@ impl<'d> Servers<'d> {
         Ok(())
     }
 
-    /// Takes the hosts that no server names from the servers that nginx does not give them to. At each
-    /// address they are for the server that says so, or else for the first one. Source: nginx,
+    /// Takes the hosts that no server names from the servers that nginx does not give them to. At
+    /// each address they are for the server that says so, or else for the first one. Source: nginx,
     /// `listen`.
     fn leave_defaults(&mut self, left: &mut Left) {
         let mut defaults: BTreeMap<String, usize> = BTreeMap::new();

@@ -116,8 +116,9 @@ impl<'d> Server<'d> {
         same_target(&self.target) == same_target(&other.target)
     }
 
-    /// Adds a server at the same address: nginx gives each its own share of the requests and its own
-    /// connections. Where they differ in more than that, the one that gets requests earlier stays.
+    /// Adds a server at the same address: nginx gives each its own share of the requests and its
+    /// own connections. Where they differ in more than that, the one that gets requests earlier
+    /// stays.
     fn add(&mut self, other: Self, left: &mut Left) {
         if self.stage == other.stage && self.max_conns.is_some() == other.max_conns.is_some() {
             self.weight = self.weight.saturating_add(other.weight);

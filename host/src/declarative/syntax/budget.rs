@@ -1,5 +1,5 @@
-//! How much a text may stand for. An alias of YAML shares the value of its anchor, so a few lines can
-//! stand for billions of values.
+//! How much a text may stand for. An alias of YAML shares the value of its anchor, so a few lines
+//! can stand for billions of values.
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! `acme`: certificates from an authority that speaks ACME (RFC 8555). Source: Kong 3.9, `acme`.
 //!
-//! It is for the whole gateway. The certificates are rows of `certificates` and `snis`, so the fields
-//! that say where Kong keeps them have no effect.
+//! It is for the whole gateway. The certificates are rows of `certificates` and `snis`, so the
+//! fields that say where Kong keeps them have no effect.
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -226,8 +226,8 @@ pub enum Preserve {
 }
 
 impl Config {
-    /// How traces wait to be sent. The fields from before there was the record take precedence where
-    /// they differ from their old defaults.
+    /// How traces wait to be sent. The fields from before there was the record take precedence
+    /// where they differ from their old defaults.
     pub fn queue(&self) -> Queue {
         let count = self.batch_span_count;
         let count = count.filter(|count| *count != OLD_BATCH_SPAN_COUNT);

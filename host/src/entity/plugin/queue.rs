@@ -39,8 +39,8 @@ pub(super) const RECORD: Field = Field::record(
 )
 .required();
 
-/// The record for traces, which are sent many together. A record that names other fields alone has the
-/// usual `max_batch_size`, as in Kong.
+/// The record for traces, which are sent many together. A record that names other fields alone has
+/// the usual `max_batch_size`, as in Kong.
 pub(super) const RECORD_OF_SPANS: Field =
     RECORD.default(Preset::Computed(|| json!({ "max_batch_size": 200 })));
 

@@ -97,7 +97,8 @@ impl From<queue::Queue> for QueueLimits {
 pub(super) struct Buffer<T> {
     limits: QueueLimits,
     entries: VecDeque<Entry<T>>,
-    /// The number of the entry at the front. Each entry has the number after that of the one before.
+    /// The number of the entry at the front. Each entry has the number after that of the one
+    /// before.
     first: u64,
     /// How many entries from the front are weighed.
     weighed: usize,

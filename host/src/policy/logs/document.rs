@@ -123,7 +123,8 @@ fn document(record: &Record, entity: &dyn Fn(Kind, Uuid) -> Value) -> Value {
         document["request"]["tls"] = negotiated(tls);
     }
     let mut add = |name: &str, value: Value| document[name] = value;
-    // A matched request that a plugin has answered has no tries, and an unmatched one no list of them.
+    // A matched request that a plugin has answered has no tries, and an unmatched one no list of
+    // them.
     if record.upstream_target.is_some() || record.route.is_some() {
         add("tries", tries(&record.tries));
     }

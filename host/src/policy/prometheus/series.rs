@@ -168,8 +168,8 @@ fn merge<K: PartialEq>(into: &mut Vec<(K, u64)>, from: Vec<(K, u64)>) {
 }
 
 impl Exemplar {
-    /// A request as an example: by its trace, if that can be looked up, or else by the id that its log
-    /// lines have.
+    /// A request as an example: by its trace, if that can be looked up, or else by the id that its
+    /// log lines have.
     fn of(request: &Record) -> Self {
         let since = request.started.duration_since(UNIX_EPOCH);
         let trace = request.trace.as_ref().filter(|trace| trace.is_sampled);

@@ -1,8 +1,8 @@
 //! What requests and responses say to caches, as the library for freshness reads it.
 //!
-//! The library splits directives at each comma, ignores a line with other bytes than ASCII, knows one of
-//! the three forms of dates, and adds times without a bound. So it is given the same meaning in the
-//! simplest form.
+//! The library splits directives at each comma, ignores a line with other bytes than ASCII, knows
+//! one of the three forms of dates, and adds times without a bound. So it is given the same meaning
+//! in the simplest form.
 
 use std::time::SystemTime;
 
@@ -149,7 +149,8 @@ pub(super) fn of_response(headers: &HeaderMap) -> HeaderMap {
             }
             _ => {}
         }
-        // For a cache that is shared, each of them means that as well (RFC 9111, 5.2.2.8 and 5.2.2.10).
+        // For a cache that is shared, each of them means that as well (RFC 9111, 5.2.2.8 and
+        // 5.2.2.10).
         if ["proxy-revalidate", "s-maxage"].contains(&directive.name.as_str()) {
             words.push("must-revalidate".into());
         }

@@ -50,8 +50,8 @@ impl Key {
     }
 }
 
-/// Where the responses to the requests of one meaning are. Requests of different meanings may have one
-/// key: those to two hosts of a route, for example.
+/// Where the responses to the requests of one meaning are. Requests of different meanings may have
+/// one key: those to two hosts of a route, for example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Slot {
     pub(super) key: Key,

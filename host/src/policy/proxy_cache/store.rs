@@ -132,8 +132,8 @@ pub struct Cache {
     /// Held while the responses of a slot are replaced by others. What was outdated is read and
     /// recorded meanwhile.
     changing: Mutex<Outdated>,
-    /// The requests that fetch a response, by the slot that they fetch for, with what tells others of
-    /// the end.
+    /// The requests that fetch a response, by the slot that they fetch for, with what tells others
+    /// of the end.
     fetches: Mutex<Fetches>,
     /// Until when requests for a slot do not wait for each other.
     unshared: Entries<Slot, Instant>,
@@ -224,9 +224,9 @@ impl Cache {
             let _changing = self.changing.lock();
             self.removals.fetch_add(1, Ordering::SeqCst);
         }
-        // From here on, no response that was asked for before is stored. The workers are not held up
-        // while all slots are looked through, only for each of those that are removed: a worker may
-        // be about to store a new response beside the old ones.
+        // From here on, no response that was asked for before is stored. The workers are not held
+        // up while all slots are looked through, only for each of those that are removed: a worker
+        // may be about to store a new response beside the old ones.
         let now = Instant::now();
         let entries = self.entries.iter();
         let of_key: Vec<_> = entries.filter(|(slot, _)| slot.key == *key).collect();
@@ -263,8 +263,8 @@ impl Cache {
         }
     }
 
-    /// Stores a response, unless responses were removed since it was asked for. Returns whether it is
-    /// stored.
+    /// Stores a response, unless responses were removed since it was asked for. Returns whether it
+    /// is stored.
     pub(super) fn store(&self, slot: Slot, stored: Stored, asked: Asked) -> bool {
         if stored.size() > self.largest + FRAME {
             return false;

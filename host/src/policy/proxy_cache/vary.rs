@@ -1,4 +1,5 @@
-//! Which requests a stored response answers, by the headers that it names in `Vary` (RFC 9111, 4.1).
+//! Which requests a stored response answers, by the headers that it names in `Vary` (RFC 9111,
+//! 4.1).
 //!
 //! `Accept-Encoding` is compared by its meaning, because clients write the same in many ways and
 //! could otherwise, with invented values, make the cache store any number of the same response.

@@ -60,8 +60,8 @@ impl RequestBody for Body {
 
 impl Described {
     /// The policies of the chain of a route, in their order, with what they decide. A consumer that
-    /// the description names counts as authenticated. After a policy that was not asked, the request
-    /// goes on.
+    /// the description names counts as authenticated. After a policy that was not asked, the
+    /// request goes on.
     pub(crate) fn judge<'s>(
         &self,
         snapshot: &'s Snapshot,

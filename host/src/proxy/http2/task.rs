@@ -26,8 +26,8 @@ impl StreamExecutor {
 
 impl<F: Future + 'static> Executor<F> for StreamExecutor {
     fn execute(&self, task: F) {
-        // hyper starts the task of a stream as soon as its request was begun, and one that sends the
-        // bytes of a tunnel as soon as it has the response that opens it.
+        // hyper starts the task of a stream as soon as its request was begun, and one that sends
+        // the bytes of a tunnel as soon as it has the response that opens it.
         let stream = self
             .client
             .streams()
@@ -37,9 +37,9 @@ impl<F: Future + 'static> Executor<F> for StreamExecutor {
 }
 
 pin_project! {
-    /// A task of hyper. While it waits for the client to take a part of the response, the body of the
-    /// request is sent on. It ends early if the client takes nothing for too long, and then hyper
-    /// resets the stream.
+    /// A task of hyper. While it waits for the client to take a part of the response, the body of
+    /// the request is sent on. It ends early if the client takes nothing for too long, and then
+    /// hyper resets the stream.
     struct StreamTask<F> {
         #[pin]
         task: F,

@@ -1,6 +1,6 @@
-//! The headers of a response that say where it ends and what becomes of its connection. They are the
-//! gateway's own, since a policy that changes one would have a client read the end of a body in the
-//! wrong place, and take the rest of it for the next response (RFC 9112, 11.1).
+//! The headers of a response that say where it ends and what becomes of its connection. They are
+//! the gateway's own, since a policy that changes one would have a client read the end of a body in
+//! the wrong place, and take the rest of it for the next response (RFC 9112, 11.1).
 
 use http::HeaderMap;
 use http::header::{

@@ -17,8 +17,9 @@ const ENOUGH: u8 = 3;
 /// How long none are kept. After that, one that is closed early suffices.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// What a worker has seen of this. llama.cpp's server does so after each answer that it has streamed:
-/// of 400 POSTs that came right after one another, two to seven failed (its version of October 2026).
+/// What a worker has seen of this. llama.cpp's server does so after each answer that it has
+/// streamed: of 400 POSTs that came right after one another, two to seven failed (its version of
+/// October 2026).
 #[derive(Default)]
 pub(super) struct EarlyCloses {
     seen: RefCell<HashMap<Destination, Seen>>,
@@ -125,7 +126,8 @@ mod tests {
         let (of, now) = (destination(1), Instant::now());
         let long_ago = now.checked_sub(2 * SOON).unwrap_or(now);
         for _ in 0..3 * ENOUGH {
-            // One that has served two requests; idle for long; and one that served another request in between.
+            // One that has served two requests; idle for long; and one that served another request
+            // in between.
             closes.note_closed(&of, 2, now);
             closes.note_closed(&of, 1, long_ago);
             closes.note_closed(&of, 1, now);

@@ -1,8 +1,8 @@
 //! Whether a response has left for an HTTP/2 client.
 //!
-//! An error of a response resets its stream, and then h2 drops what the stream has not sent yet: its
-//! head, what the system does not take at present, and what the client's window has no room for. So
-//! an empty part is sent behind these, and the error waits until h2 has sent that part.
+//! An error of a response resets its stream, and then h2 drops what the stream has not sent yet:
+//! its head, what the system does not take at present, and what the client's window has no room
+//! for. So an empty part is sent behind these, and the error waits until h2 has sent that part.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -5,7 +5,8 @@
 //! budget that content adds to, in either direction, and that fills again with time. Source: nginx,
 //! which compares the bytes of a connection with those of its content.
 //!
-//! They show as well how large the compressed form of a head or of trailers is, which h2 does not tell.
+//! They show as well how large the compressed form of a head or of trailers is, which h2 does not
+//! tell.
 //!
 //! The empty `DATA` frame that ends the body of a request costs nothing: many clients end each body
 //! with one, and a request has only one.
@@ -131,7 +132,8 @@ pub(in super::super) struct Frames {
 pub(in super::super) struct Oversized {
     /// The number of their stream.
     pub(in super::super) stream: u32,
-    /// Whether the stream was opened before, so that they are trailers. Only for what a client sends.
+    /// Whether the stream was opened before, so that they are trailers. Only for what a client
+    /// sends.
     pub(in super::super) is_trailers: bool,
 }
 
@@ -212,8 +214,8 @@ impl FrameMeter {
         }
     }
 
-    /// Adds the frame that begins to the fields of its stream. Returns them if they have become larger
-    /// than the limit by it.
+    /// Adds the frame that begins to the fields of its stream. Returns them if they have become
+    /// larger than the limit by it.
     fn add_fields(&mut self, kind: u8, stream: u32) -> Option<Oversized> {
         if kind == HEADERS {
             self.block = FieldBlock {

@@ -29,8 +29,8 @@ pub(in crate::proxy) struct Destination {
     pub(in crate::proxy) proxied: Option<Box<ProxyHeader>>,
 }
 
-/// By hand, because each request hashes its own twice: only what clients tell apart is hashed besides
-/// the address. Few destinations have the same of these.
+/// By hand, because each request hashes its own twice: only what clients tell apart is hashed
+/// besides the address. Few destinations have the same of these.
 impl Hash for Destination {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match &self.address {

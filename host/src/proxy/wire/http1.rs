@@ -195,8 +195,8 @@ impl Connection {
         self.framing.is_done() || self.framing.left().is_some_and(received)
     }
 
-    /// Takes a body of known length that was received as a whole, if nothing of the request is still
-    /// to be sent.
+    /// Takes a body of known length that was received as a whole, if nothing of the request is
+    /// still to be sent.
     pub(super) fn take_whole_body(&mut self) -> Option<Bytes> {
         let is_whole = matches!(self.framing, Framing::Length(1..)) && self.has_whole_body();
         if is_whole && self.output.is_done() {

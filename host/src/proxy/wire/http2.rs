@@ -37,8 +37,8 @@ use watched::WatchedStream;
 /// Most streams on a connection, if the endpoint allows more.
 const STREAMS: u32 = 100;
 
-/// The number of streams that an endpoint allows before its SETTINGS are received, which no endpoint
-/// can set.
+/// The number of streams that an endpoint allows before its SETTINGS are received, which no
+/// endpoint can set.
 const UNKNOWN: usize = usize::MAX - 1;
 
 /// How many bytes of a response an endpoint may send before the client has read them.
@@ -61,8 +61,8 @@ pub(super) struct Connection {
     requests: Cell<u32>,
     /// When the last stream ended, as the worker's clock has it.
     idle_since: Cell<Instant>,
-    /// Whether no further streams are opened, because the endpoint has refused one, or sends nothing
-    /// any more.
+    /// Whether no further streams are opened, because the endpoint has refused one, or sends
+    /// nothing any more.
     retired: Cell<bool>,
     /// How often something was received on any stream. May wrap.
     received: Cell<u32>,
@@ -83,7 +83,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Takes a stream from those with fields that are too large. Returns whether it was one of them.
+    /// Takes a stream from those with fields that are too large. Returns whether it was one of
+    /// them.
     fn take_oversized(&self, stream: impl FnOnce() -> Option<StreamId>) -> bool {
         let mut oversized = self.oversized.borrow_mut();
         if oversized.is_empty() {
@@ -97,8 +98,8 @@ impl State {
 }
 
 impl Connection {
-    /// Begins to speak HTTP/2 on a stream to an endpoint, and waits for the endpoint's SETTINGS: they
-    /// say how many streams it allows, and whether it speaks HTTP/2 at all.
+    /// Begins to speak HTTP/2 on a stream to an endpoint, and waits for the endpoint's SETTINGS:
+    /// they say how many streams it allows, and whether it speaks HTTP/2 at all.
     pub(super) async fn open(
         stream: EndpointStream,
         destination: Destination,
@@ -195,8 +196,8 @@ impl Connection {
         &self.endpoint
     }
 
-    /// Whether these fields are larger, or more, than a head may have. h2 drops fields beyond 24,576
-    /// and does not tell.
+    /// Whether these fields are larger, or more, than a head may have. h2 drops fields beyond
+    /// 24,576 and does not tell.
     fn is_too_large(&self, fields: &HeaderMap) -> bool {
         let field = |(name, value): (&HeaderName, &HeaderValue)| {
             name.as_str().len() + value.len() + FIELD_OVERHEAD

@@ -30,8 +30,8 @@ pub(in crate::proxy) enum Protocol {
 }
 
 impl Opened {
-    /// Has an endpoint's stream carry exchanges. `freed` is notified whenever an exchange on a shared
-    /// connection ends; `max_head` is the size of the largest head of a response, in bytes.
+    /// Has an endpoint's stream carry exchanges. `freed` is notified whenever an exchange on a
+    /// shared connection ends; `max_head` is the size of the largest head of a response, in bytes.
     ///
     /// # Errors
     /// The endpoint does not begin the connection as its version of HTTP wants it.

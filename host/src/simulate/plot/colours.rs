@@ -23,8 +23,8 @@ mod tests {
     type Light = [f64; 3];
 
     /// How people without the receptors for long, medium or short waves see the light of a screen.
-    /// Source: Machado, Oliveira and Fernandes, A Physiologically-based Model for Simulation of Color
-    /// Vision Deficiency, 2009, severity 1.0.
+    /// Source: Machado, Oliveira and Fernandes, A Physiologically-based Model for Simulation of
+    /// Color Vision Deficiency, 2009, severity 1.0.
     const EYES: [(&str, [Light; 3]); 4] = [
         (
             "all receptors",

@@ -158,8 +158,8 @@ impl Record {
         now.saturating_sub(self.span.0) * 1000
     }
 
-    /// How a target responds to a request that is sent at a given time, and whether that is known. A
-    /// target that has answered no request is taken to respond in the median time, so that a
+    /// How a target responds to a request that is sent at a given time, and whether that is known.
+    /// A target that has answered no request is taken to respond in the median time, so that a
     /// balancer that learns of it neither prefers nor avoids the target.
     pub(super) fn answer(&self, target: usize, now: u64) -> (Came, bool) {
         let history = &self.history[target];

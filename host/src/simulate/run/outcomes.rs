@@ -25,8 +25,8 @@ pub(super) fn end_at_once(
 }
 
 impl World<'_> {
-    /// Notes how the present try of a request ends, if it is in flight. With the end of its response,
-    /// it was answered 200.
+    /// Notes how the present try of a request ends, if it is in flight. With the end of its
+    /// response, it was answered 200.
     pub(super) fn end_try(&mut self, slot: usize, why: EndReason, now: Time) {
         let in_flight = self.requests[slot].in_flight.as_mut();
         if let Some(in_flight) = in_flight {

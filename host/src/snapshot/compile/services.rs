@@ -130,8 +130,8 @@ impl Services {
         &self.compiled
     }
 
-    /// Has the next rebuild compile the services that keep their former upstream, since the names of
-    /// their hosts may be looked up now.
+    /// Has the next rebuild compile the services that keep their former upstream, since the names
+    /// of their hosts may be looked up now.
     pub(super) fn compile_waiting(&mut self) {
         self.changed.extend(&self.waiting);
     }
@@ -162,8 +162,8 @@ impl Services {
         })
     }
 
-    /// The upstreams of hosts that no service has any longer since these were last taken. They are to
-    /// be retired once no new request can find them: those that wait for an address are told.
+    /// The upstreams of hosts that no service has any longer since these were last taken. They are
+    /// to be retired once no new request can find them: those that wait for an address are told.
     pub(super) fn take_left(&mut self) -> Vec<Arc<Upstream>> {
         std::mem::take(&mut self.plain.left)
     }

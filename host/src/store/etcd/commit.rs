@@ -136,8 +136,8 @@ impl EtcdJournal {
         });
     }
 
-    /// Makes the transaction of a commit. If it is not known whether it was made, it is tried again:
-    /// it can only be made once, since it replaces the head.
+    /// Makes the transaction of a commit. If it is not known whether it was made, it is tried
+    /// again: it can only be made once, since it replaces the head.
     fn transact(
         &self,
         known: &mut StoredHead,

@@ -136,8 +136,8 @@ impl Copy {
     }
 
     /// Notes of which configuration this is a copy. Called once the copy has what etcd has: until
-    /// then it is a copy of what it was before. What was copied counts whether or not the file can be
-    /// written: until it can, [`Self::check`] refuses writes.
+    /// then it is a copy of what it was before. What was copied counts whether or not the file can
+    /// be written: until it can, [`Self::check`] refuses writes.
     pub(super) fn note_origin(&mut self, id: Uuid) {
         let origin = Origin { id };
         if self.origin.as_ref() != Some(&origin) {

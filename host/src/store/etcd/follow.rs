@@ -35,8 +35,8 @@ impl EtcdJournal {
     }
 
     /// Whether what etcd has continues what this gateway has. A watch does not tell: if etcd was
-    /// restored from an older snapshot and has reached the revision of the watch again meanwhile, it
-    /// goes on as if nothing had happened.
+    /// restored from an older snapshot and has reached the revision of the watch again meanwhile,
+    /// it goes on as if nothing had happened.
     pub(super) fn is_same_history(&self) -> Result<bool, String> {
         let Some(known) = &self.known else {
             return Ok(false);
@@ -51,8 +51,8 @@ impl EtcdJournal {
         }))
     }
 
-    /// Joins what the watch has received. None if it does not continue what is known, for the reason
-    /// that is logged.
+    /// Joins what the watch has received. None if it does not continue what is known, for the
+    /// reason that is logged.
     fn join(&mut self, batches: Vec<Batch>) -> Option<(Changed, Revision)> {
         let state = self.known.as_mut()?;
         let mut changed = Changed::new();

@@ -91,8 +91,8 @@ fn halves(part: &[Entry]) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// Copies the rows of a commit from its parts to their keys, and removes the parts. Several gateways
-/// may do so at the same time. Returns the head afterwards.
+/// Copies the rows of a commit from its parts to their keys, and removes the parts. Several
+/// gateways may do so at the same time. Returns the head afterwards.
 pub(super) async fn settle(
     remote: &Remote,
     stored: &StoredHead,
@@ -151,9 +151,9 @@ pub(super) async fn remove(remote: &Remote, commit: Uuid) -> Result<(), CallErro
 /// Removes the parts of commits that can no longer be made, such as those of a gateway that has
 /// ended before it could replace the head.
 ///
-/// A commit is made on the head that there is before its first part is written. So it cannot be made
-/// any longer once another commit has replaced the head after its last part was written. One that
-/// was made, and replaced as the head, has its rows at their keys.
+/// A commit is made on the head that there is before its first part is written. So it cannot be
+/// made any longer once another commit has replaced the head after its last part was written. One
+/// that was made, and replaced as the head, has its rows at their keys.
 pub(super) async fn sweep(remote: &Remote, patience: Duration) -> Result<(), CallError> {
     let deadline = Instant::now() + patience;
     let range = KeyRange::prefix(&remote.keys.all_parts());

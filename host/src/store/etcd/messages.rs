@@ -47,8 +47,8 @@ impl KeyRange {
         }
     }
 
-    /// Writes the range into fields 1 and 2 of a message. The end of a single key has to be left out:
-    /// an empty one stands for all keys from the first one on.
+    /// Writes the range into fields 1 and 2 of a message. The end of a single key has to be left
+    /// out: an empty one stands for all keys from the first one on.
     fn write(&self, message: Message) -> Message {
         let message = message.bytes(1, &self.first);
         match self.end.is_empty() {

@@ -1,5 +1,5 @@
-//! The gateways that share a configuration: each has a key under a lease, so that the key of a gateway
-//! that has ended, or cannot reach etcd, is gone after a while.
+//! The gateways that share a configuration: each has a key under a lease, so that the key of a
+//! gateway that has ended, or cannot reach etcd, is gone after a while.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ const LEASE_SECONDS: u64 = 10;
 /// Pause between two signs of life.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Time after which a gateway looks whether its key is still there: it can be lost although its lease
-/// stands.
+/// Time after which a gateway looks whether its key is still there: it can be lost although its
+/// lease stands.
 const KEY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Shortest time between two writes of the same gateway.
@@ -44,8 +44,8 @@ const MIN_WRITE_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest time for the list to be read.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time after which another member is asked for the newest commit. Requests wait for it a little longer
-/// than this.
+/// Time after which another member is asked for the newest commit. Requests wait for it a little
+/// longer than this.
 const NEWEST_TIMEOUT: Duration = Duration::from_millis(1800);
 
 /// The gateways that share a configuration.
@@ -120,8 +120,8 @@ impl EtcdNodes {
 }
 
 impl EtcdNodes {
-    /// Findings are keys without a lease: what a gateway has found holds until another one has found
-    /// something else.
+    /// Findings are keys without a lease: what a gateway has found holds until another one has
+    /// found something else.
     async fn try_publish(&self, channel: &str, findings: Vec<Finding>) -> Result<(), CallError> {
         let entries = findings.iter().map(|finding| {
             let key = self.remote.keys.finding(channel, finding.upstream);
@@ -268,8 +268,8 @@ impl Nodes for EtcdNodes {
         async move { reading.await.map_err(|error| error.to_string()) }.boxed()
     }
 
-    /// Ends the lease, and with it the key; not that of a process that has taken over from this one,
-    /// which has the same key under its own lease.
+    /// Ends the lease, and with it the key; not that of a process that has taken over from this
+    /// one, which has the same key under its own lease.
     fn leave(&self) -> BoxFuture<'_, ()> {
         async move {
             let lease = self.lease.swap(0, Ordering::Relaxed);

@@ -178,8 +178,8 @@ impl Remote {
         Ok(read_row(key, &opened, unknown))
     }
 
-    /// The rows of a commit that was written in parts, as they were at a revision at which it was the
-    /// head: they may be gone by now, because a later one is.
+    /// The rows of a commit that was written in parts, as they were at a revision at which it was
+    /// the head: they may be gone by now, because a later one is.
     pub(super) async fn parts(
         &self,
         head: &Head,
@@ -297,9 +297,9 @@ impl Remote {
         entry.as_ref().map(stored_head).transpose()
     }
 
-    /// Finds a commit among those that have replaced the head after `known`, up to `newest`. Each has
-    /// written the head, so the earlier values of that key are all commits, which are read from the
-    /// newest on. None if the commit was not made.
+    /// Finds a commit among those that have replaced the head after `known`, up to `newest`. Each
+    /// has written the head, so the earlier values of that key are all commits, which are read from
+    /// the newest on. None if the commit was not made.
     ///
     /// # Errors
     /// Among others if etcd has compacted the commits in between, or has another history.

@@ -152,8 +152,8 @@ impl Watch {
 
 impl Watch {
     /// What follows from a member whose newest revision is older than what was seen before. If etcd
-    /// was restored from an older snapshot, it would send nothing until it has reached that revision
-    /// again.
+    /// was restored from an older snapshot, it would send nothing until it has reached that
+    /// revision again.
     fn is_behind(&self) -> Ended {
         let reason = "etcd has an older revision than before".to_owned();
         match self.broken {

@@ -1,6 +1,6 @@
 //! A copy of the store's files, made before another process gets them. If that process does not
-//! take over, the copy is put back, so that this one goes on with what it has acknowledged, whatever
-//! the other one has written.
+//! take over, the copy is put back, so that this one goes on with what it has acknowledged,
+//! whatever the other one has written.
 
 use std::fs::{self, File};
 use std::io;
@@ -57,8 +57,8 @@ pub(super) fn copy(data: &Path) -> Result<(), String> {
     // The other process needs room to start.
     let copied = copied.and_then(|()| preflight::surroundings(data, 0));
     if copied.is_err() {
-        // What there is of the copy may take the room that the store needs. The next copy removes it
-        // if this does not.
+        // What there is of the copy may take the room that the store needs. The next copy removes
+        // it if this does not.
         let _ = discard(data);
     }
     copied

@@ -25,7 +25,8 @@ pub(in super::super) struct SledJournal {
     suspect: Suspect,
     /// The newest revision that may be on disk.
     attempted: Revision,
-    /// Whether another process may have written to the files, so that their copy has to be put back.
+    /// Whether another process may have written to the files, so that their copy has to be put
+    /// back.
     is_handed_over: bool,
     /// Whether these are copies of rows, which stay as they were copied.
     is_copy: bool,

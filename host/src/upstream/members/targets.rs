@@ -176,8 +176,8 @@ impl Members {
         }
     }
 
-    /// Ends the use of all addresses, since the upstream was deleted. The balancer keeps its table: a
-    /// request that has found the upstream before that may not have an endpoint yet, as while its
+    /// Ends the use of all addresses, since the upstream was deleted. The balancer keeps its table:
+    /// a request that has found the upstream before that may not have an endpoint yet, as while its
     /// body is read.
     pub(in crate::upstream) fn retire(&self) {
         let mut inner = self.inner.lock();

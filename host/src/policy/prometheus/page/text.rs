@@ -1,5 +1,5 @@
-//! Families of metrics as text. Source: the text format of Prometheus, version 0.0.4, and OpenMetrics
-//! 1.0 for exemplars.
+//! Families of metrics as text. Source: the text format of Prometheus, version 0.0.4, and
+//! OpenMetrics 1.0 for exemplars.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -109,7 +109,8 @@ impl Fetch {
         self.end(Progress::Failed);
     }
 
-    /// The response cannot be stored. For a while, requests for this slot do not wait for each other.
+    /// The response cannot be stored. For a while, requests for this slot do not wait for each
+    /// other.
     pub(in crate::policy::proxy_cache) fn not_stored(self) {
         self.cache.do_not_share(self.slot);
         self.end(Progress::Failed);

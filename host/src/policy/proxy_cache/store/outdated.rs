@@ -15,8 +15,8 @@ pub(super) struct Outdated {
     latest: HashMap<Slot, Instant>,
     /// All times, the oldest first, also those of a slot that has a later one.
     times: VecDeque<(Instant, Slot)>,
-    /// The latest time that is forgotten. It counts for all slots, so a response may be refused that
-    /// is not outdated, and none is stored that is.
+    /// The latest time that is forgotten. It counts for all slots, so a response may be refused
+    /// that is not outdated, and none is stored that is.
     forgotten: Option<Instant>,
 }
 

@@ -21,7 +21,8 @@ use crate::proxy::headers::RequestHead;
 use crate::proxy::upload::Upload;
 use crate::proxy::wire::Error;
 
-/// An exchange on a stream of a connection. The stream is reset when this is dropped before its end.
+/// An exchange on a stream of a connection. The stream is reset when this is dropped before its
+/// end.
 pub(in crate::proxy) struct Stream {
     sending: Option<Sending>,
     received: Received,
@@ -33,14 +34,15 @@ pub(in crate::proxy) struct Stream {
     is_grpc: bool,
     /// Whether the request may be a call of gRPC: no other method than POST is.
     is_post: bool,
-    /// Whether the response of a call has not told its status yet, which has to come in the trailers.
+    /// Whether the response of a call has not told its status yet, which has to come in the
+    /// trailers.
     owes_status: bool,
     /// Whether an interim response was received.
     has_progressed: bool,
     /// Why the request could not be sent.
     failed: Option<Error>,
-    /// Whether the connection has served another request before and no other one was on it when this
-    /// one began.
+    /// Whether the connection has served another request before and no other one was on it when
+    /// this one began.
     is_reuse: bool,
     /// Whether no stream was opened on the connection before this one.
     is_first: bool,
@@ -238,8 +240,9 @@ impl Stream {
         }
     }
 
-    /// To be called when the endpoint has sent nothing on this stream for too long. If it was silent
-    /// on all others as well, the connection is probably dead, and serves no further requests.
+    /// To be called when the endpoint has sent nothing on this stream for too long. If it was
+    /// silent on all others as well, the connection is probably dead, and serves no further
+    /// requests.
     pub(in super::super) fn note_timeout(&self) {
         if self.connection.received.get() == self.received_before {
             self.connection.retired.set(true);

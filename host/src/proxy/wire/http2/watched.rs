@@ -19,7 +19,8 @@ pub(super) struct WatchedStream {
 }
 
 impl WatchedStream {
-    /// Heads and trailers whose compressed form is larger than `max_head` bytes are noted in `state`.
+    /// Heads and trailers whose compressed form is larger than `max_head` bytes are noted in
+    /// `state`.
     pub(super) fn new(stream: EndpointStream, max_head: usize, state: Rc<State>) -> Self {
         Self {
             stream,

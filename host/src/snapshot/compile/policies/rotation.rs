@@ -1,4 +1,5 @@
-//! Reads the values of vaults again, so that a file with another value is in effect without a write.
+//! Reads the values of vaults again, so that a file with another value is in effect without a
+//! write.
 //!
 //! The task that compiles waits for no file: a blocking thread reads them, and what it has read is
 //! taken over if nothing was written meanwhile. The environment of a process does not change.
