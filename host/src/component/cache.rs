@@ -1,8 +1,11 @@
 //! Compiled components on disk, so that a restart need not compile them again.
 //!
 //! A file is machine code that will run in this process. Only the gateway's user can write and read
-//! it. Its name is the digest of the component and the engine's own compatibility hash, and it
-//! begins with its checksum. The cache ignores any other file.
+//! it. Its name is the digest of the component and the engine's own compatibility hash, and it ends
+//! with its checksum. The cache ignores any other file.
+//!
+//! Files are mapped into memory: the machine code of a balancer that no upstream uses takes none.
+//! They are never written again under their names, and one that is removed stays mapped.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,8 +18,11 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Bytes of the checksum in front of the machine code.
+/// Bytes of the checksum behind the machine code.
 const CHECKSUM: usize = 32;
+
+/// The layout of a file. Those of another one are removed.
+const LAYOUT: u32 = 2;
 
 /// Most bytes that the folder holds: hundreds of components of ordinary size. Beyond that, the
 /// oldest files are removed; their components are compiled again when they are needed.
@@ -45,6 +51,7 @@ impl Cache {
         }
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
         let mut hasher = DefaultHasher::new();
+        LAYOUT.hash(&mut hasher);
         engine.precompile_compatibility_hash().hash(&mut hasher);
         Ok(Self {
             folder: folder.to_owned(),
@@ -61,12 +68,15 @@ impl Cache {
     pub(super) fn read(&self, engine: &Engine, digest: &str) -> Option<Component> {
         let path = self.path(digest);
         let content = fs::read(&path).ok()?;
-        let (checksum, machine_code) = content.split_at_checked(CHECKSUM)?;
-        if checksum != Sha256::digest(machine_code).as_slice() {
+        let whole = content.split_last_chunk::<CHECKSUM>();
+        let is_whole =
+            whole.is_some_and(|(code, sum)| Sha256::digest(code).as_slice() == sum.as_slice());
+        drop(content);
+        if !is_whole {
             tracing::warn!("the compiled component {} is damaged", path.display());
             return None;
         }
-        match load(engine, machine_code) {
+        match map(engine, &path) {
             Ok(component) => Some(component),
             Err(error) => {
                 tracing::warn!("the compiled component {}: {error:#}", path.display());
@@ -82,9 +92,9 @@ impl Cache {
         digest: &str,
         machine_code: &[u8],
     ) -> wasmtime::Result<Component> {
-        let component = load(engine, machine_code)?;
         self.keep(digest, machine_code);
-        Ok(component)
+        // Without the file, memory has to hold the code.
+        map(engine, &self.path(digest)).or_else(|_| load(engine, machine_code))
     }
 
     /// Stores machine code that the compiler has just made.
@@ -150,8 +160,8 @@ impl Cache {
                 .create_new(true)
                 .mode(0o600)
                 .open(&temporary)?;
-            file.write_all(&Sha256::digest(machine_code))?;
             file.write_all(machine_code)?;
+            file.write_all(&Sha256::digest(machine_code))?;
             file.sync_all()?;
             fs::rename(&temporary, &path)
         })();
@@ -174,6 +184,15 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Loads machine code from a file of the cache, of which only the pages that run are read.
+#[expect(unsafe_code, reason = "loading machine code is unsafe by nature")]
+fn map(engine: &Engine, path: &Path) -> wasmtime::Result<Component> {
+    // SAFETY: as in `load`: the bytes come from wasmtime's own compiler, by way of a file that only
+    // this user can write and whose checksum holds or which was written a moment ago. The cache
+    // renames complete files into place and never changes one.
+    unsafe { Component::deserialize_file(engine, path) }
 }
 
 /// Loads machine code that wasmtime's compiler in this same build has made.

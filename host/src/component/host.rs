@@ -173,9 +173,15 @@ impl ComponentHost {
         };
         let host = Arc::clone(self);
         let load = move || {
-            let loaded = cache::load(&host.wasm, &machine_code);
+            let (loaded, to_keep) = match &host.cache {
+                // One that ships needs no check before it is kept.
+                Some(cache) if origin == Origin::Shipped => {
+                    (cache.write(&host.wasm, &digest, &machine_code), None)
+                }
+                _ => (cache::load(&host.wasm, &machine_code), Some(machine_code)),
+            };
             let component = loaded.map_err(|error| ComponentError::Internal(error.to_string()))?;
-            Ok(host.compiled(digest, component, Some(machine_code)))
+            Ok(host.compiled(digest, component, to_keep))
         };
         self.workers.aside_to_load(load).await?
     }
