@@ -61,15 +61,18 @@ fn requests_at_a_removed_target_end_after_the_drain_timeout() {
 #[test]
 fn requests_at_a_deleted_upstream_end_after_the_drain_timeout() {
     let gateway = Gateway::start();
-    let one = Backend::start("one");
-    gateway.balanced(&[(one.address, 100)]);
+    let (one, two) = (Backend::start("one"), Backend::start("two"));
+    gateway.balanced(&[(one.address, 100), (two.address, 100)]);
     patch_upstream(&gateway, &json!({"pointsman": {"drain_timeout": 0.2}}));
+    let served = || one.served() + two.served();
     std::thread::scope(|scope| {
         let hung = scope.spawn(|| gateway.get("/hang"));
-        until("the request is in flight", || one.served() == 1);
+        until("the request is in flight", || served() == 1);
         gateway.admin("DELETE", "/upstreams/u", &[]).expect(204);
         hung.join().unwrap().expect(503);
     });
+    // The other target is drained as well.
+    assert_eq!(served(), 1);
 }
 
 /// A request is sent as it was routed, although that is deleted before its body has come.
@@ -99,6 +102,11 @@ fn a_request_that_has_begun_reaches_the_deleted_upstream() {
     for path in ["/upstreams/u", "/routes/plain", "/services/plain"] {
         gateway.admin("DELETE", path, &[]).expect(204);
     }
+    until("the deletions are in effect", || {
+        // Without its own, the other route has that path.
+        let statuses = ["/", "/plain"].map(|path| gateway.get(path).status);
+        statuses == [503, 503]
+    });
     for (raw, backend) in clients.iter_mut().zip(["one", "two"]) {
         raw.send(b"body");
         let head = raw.read_until("\r\n\r\n").to_ascii_lowercase();

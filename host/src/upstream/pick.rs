@@ -65,6 +65,10 @@ impl Upstream {
         may_trial: bool,
         claim: impl Fn(Arc<Endpoint>, bool, ChoiceDetails) -> T,
     ) -> Result<T, Unplaced> {
+        // Requests of a deleted upstream are not repeated at addresses that are drained.
+        if request.attempt > 0 && self.shared.members.is_retired() {
+            return Err(NoPeer::NoTargets.into());
+        }
         let note = |by| {
             if let Some(note) = request.note {
                 note.set(by, None);
@@ -111,11 +115,7 @@ impl Upstream {
             Choice::Endpoint(Err((again, details))) => {
                 let failover = self.shared.members.failover(tried, request.entropy);
                 let Some(failover) = failover else {
-                    return match self.shared.members.is_retired() {
-                        // Its requests are not to be repeated at addresses that are drained.
-                        true => Err(NoPeer::NoTargets.into()),
-                        false => Ok(claim(again, false, details)),
-                    };
+                    return Ok(claim(again, false, details));
                 };
                 note(ChosenBy::Failover);
                 Ok(claim(failover, false, ChoiceDetails::default()))

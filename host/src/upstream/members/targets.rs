@@ -177,8 +177,7 @@ impl Members {
     }
 
     /// Ends the use of all addresses, since the upstream was deleted. The balancer keeps its table:
-    /// a request that has found the upstream before that may not have an endpoint yet, as while its
-    /// body is read.
+    /// a request may have been routed here and have no endpoint yet, because its body is still read.
     pub(in crate::upstream) fn retire(&self) {
         let mut inner = self.inner.lock();
         let Inner {
