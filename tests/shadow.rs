@@ -1,10 +1,8 @@
 //! Shadow balancers: their picks are compared with those of the first balancer, and change nothing.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
-use crate::harness::{Backend, Gateway, Load, Setup, guest};
+use crate::harness::{Backend, Gateway, Load, Setup, guest, until};
 
 fn with_backends(setup: Setup) -> (Gateway, [Backend; 3]) {
     let gateway = setup.start();
@@ -29,13 +27,12 @@ fn report(gateway: &Gateway) -> Value {
 
 /// The report, once a condition holds for it.
 fn report_when(gateway: &Gateway, holds: impl Fn(&Value) -> bool) -> Value {
-    loop {
-        let report = report(gateway);
-        if holds(&report) {
-            return report;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let mut last = report(gateway);
+    until("the report of the shadow is as it should be", || {
+        last = report(gateway);
+        holds(&last)
+    });
+    last
 }
 
 /// The report, once no pick waits to be compared.

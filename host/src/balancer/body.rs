@@ -32,10 +32,9 @@ const MEMBERS: usize = 256;
 /// Most answers that are remembered of a body.
 const ANSWERS: usize = 16;
 
-/// Bodies up to this length are copied for another thread. A longer one is shared, since a copy
-/// takes the worker's time; a short one may be part of a much larger buffer, which would not be
-/// freed meanwhile.
-const COPIED: usize = 4 << 10;
+/// Up to this length, bytes are copied for another thread. More are shared, since a copy takes the
+/// worker's time.
+const COPIED: usize = 16 << 10;
 
 /// The answer to a question about a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +136,9 @@ impl<'a> ReadBody<'a> {
     pub fn keep(&self, most: usize) -> (Bytes, bool) {
         let start = self.start(most);
         let is_cut = self.is_cut || start.len() < self.bytes.len();
-        let shared = self.whole.filter(|_| start.len() > COPIED);
+        // A short part is copied as well: shared, it would keep all of the body in memory.
+        let is_most = start.len() > self.bytes.len() / 2;
+        let shared = self.whole.filter(|_| start.len() > COPIED && is_most);
         let kept = shared.map(|whole| whole.slice_ref(start));
         (
             kept.unwrap_or_else(|| Bytes::copy_from_slice(start)),

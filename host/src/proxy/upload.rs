@@ -353,7 +353,7 @@ impl Upload {
         Ok(self.read_so_far(most))
     }
 
-    /// The same of what was read already.
+    /// The first `most` bytes of what was read, and whether there may be more.
     pub(super) fn read_so_far(&self, most: usize) -> (Bytes, bool) {
         let mut read = self.read.borrow_mut();
         let mut start = read.join();
