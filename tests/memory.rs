@@ -103,9 +103,15 @@ fn an_idle_gateway_holds_little_memory() {
     }
 }
 
+/// What the start has freed is returned within 20 seconds.
 fn holds_little_memory(gateway: &Gateway) {
-    let resident = gateway.resident_bytes();
-    println!("an idle gateway holds {} KiB", resident >> 10);
+    until("an idle gateway holds little memory", || {
+        anonymous_kib(gateway) <= 24 << 10
+    });
+}
+
+/// Anonymous memory beside the program, in KiB.
+fn anonymous_kib(gateway: &Gateway) -> usize {
     let maps = std::fs::read_to_string(format!("/proc/{}/smaps", gateway.pid())).unwrap();
     // Only anonymous memory beyond the program has a limit: the program is mapped from its file,
     // and so are the pages of it that the linker has relocated. Both are larger without
@@ -126,6 +132,6 @@ fn holds_little_memory(gateway: &Gateway) {
             None => {}
         }
     }
-    println!("of which {anonymous} KiB are anonymous");
-    assert!(anonymous <= 24 << 10, "{anonymous} KiB");
+    println!("{anonymous} KiB are anonymous");
+    anonymous
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -156,7 +157,13 @@ fn changes_are_refused_while_there_are_no_descriptors() {
         let numbers = numbers.map(|name| name.to_str().unwrap().parse::<u64>().unwrap());
         numbers.collect::<Vec<_>>()
     };
-    let open = numbers();
+    // Some are open for a moment only, such as that of a file that is read.
+    let mut open = numbers();
+    for _ in 0..10 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let still = numbers();
+        open.retain(|number| still.contains(number));
+    }
     let lowest = (0..).find(|number| !open.contains(number)).unwrap();
     limit(&gateway, Resource::Nofile, Some(lowest));
     refuses_changes(&gateway, "small", "Too many open files");
@@ -198,23 +205,47 @@ fn a_write_that_fails_halfway_is_undone() {
     holds_after_a_restart(gateway, Setup::with_data);
 }
 
+/// What starts a program for which rights hold, even if it is root that starts it.
+const BOUND_BY_RIGHTS: [&str; 6] = [
+    "setpriv",
+    "--bounding-set",
+    "-dac_override,-dac_read_search",
+    "--inh-caps",
+    "-dac_override,-dac_read_search",
+    "--",
+];
+
 /// A gateway that rights hold for, even if it runs as root.
 fn bound_by_rights(data_dir: &Path) -> Setup {
     let setup = Setup::with_data(data_dir);
-    if !rustix::process::geteuid().is_root() {
-        return setup;
+    match rustix::process::geteuid().is_root() {
+        true => setup.launcher(BOUND_BY_RIGHTS.map(str::to_owned).to_vec()),
+        false => setup,
     }
-    let without = "-dac_override,-dac_read_search";
-    let command = ["setpriv", "--bounding-set", without, "--"];
-    setup.launcher(command.map(str::to_owned).to_vec())
+}
+
+/// Whether root can be bound by rights: some containers leave no way to.
+fn can_be_bound() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o500)).unwrap();
+    let [program, arguments @ ..] = BOUND_BY_RIGHTS;
+    let created = std::process::Command::new(program)
+        .args(arguments)
+        .args(["sh", "-c", ": > \"$0/x\""])
+        .arg(folder.path())
+        .status();
+    !rustix::process::geteuid().is_root() || created.is_ok_and(|status| !status.success())
 }
 
 #[test]
 fn changes_are_refused_while_the_folder_is_not_writable() {
+    if !can_be_bound() {
+        println!("not tried: setpriv cannot take the rights of root here");
+        return;
+    }
     let (_folder, gateway, _backend) = start_gateway(bound_by_rights);
     let files = gateway.data_dir.join("entities").join("blobs");
     let mode = |mode| {
-        use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(&files, fs::Permissions::from_mode(mode)).unwrap();
     };
     mode(0o500);
