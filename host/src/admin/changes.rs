@@ -1,6 +1,7 @@
 //! Logs what a change did, one line for each entity, and keeps the last ones to be shown.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::future::Future;
 
 use parking_lot::Mutex;
@@ -17,6 +18,9 @@ const MAX_CHANGES: usize = 20;
 
 /// How many fields the log names of one change.
 const MAX_FIELDS: usize = 20;
+
+/// Most characters of a name in a line.
+const MAX_NAME: usize = 200;
 
 /// Fields that every write sets.
 const TIMES: [&str; 2] = ["created_at", "updated_at"];
@@ -94,7 +98,7 @@ fn collect_changed(above: &str, before: &Row, after: &Row, found: &mut Vec<Strin
     let absent = before.keys().filter(|name| !after.contains_key(*name));
     for name in after.keys().chain(absent) {
         // Clients name the entries of maps: no name can look like another line of the log.
-        let path = format!("{above}{}", name.escape_debug());
+        let path = format!("{above}{}", clipped(name).escape_debug());
         match (before.get(name), after.get(name)) {
             (Some(Value::Object(before)), Some(Value::Object(after))) => {
                 collect_changed(&format!("{path}."), before, after, found);
@@ -109,17 +113,28 @@ fn collect_changed(above: &str, before: &Row, after: &Row, found: &mut Vec<Strin
     }
 }
 
+/// As much of a name as the log shows: clients choose how long names are.
+fn clipped(name: &str) -> &str {
+    let end = name.char_indices().nth(MAX_NAME);
+    end.map_or(name, |(end, _)| &name[..end])
+}
+
 /// An entity by its kind, name and id, as the log names it.
 pub(super) fn described(kind: Kind, row: &Row) -> String {
     let singular = kind.declaration().singular;
     let id = id_of(row);
     // Quoted with escapes, so that no name can look like another line of the log.
-    // A plugin without a name of its own is told by what it is.
+    // A plugin is named by its kind, besides its own name if it has one.
     let plugin = row.get("name").filter(|_| kind == Kind::Plugin);
-    let name = name_of(kind, row).or(plugin.and_then(Value::as_str));
-    match name {
-        Some(name) => format!("{singular} {name:?} ({id})"),
-        None => format!("{singular} {id}"),
+    let names = [plugin.and_then(Value::as_str), name_of(kind, row)];
+    let mut named = singular.to_owned();
+    for name in names.into_iter().flatten() {
+        // Writing to a String cannot fail.
+        let _ = write!(named, " {:?}", clipped(name));
+    }
+    match names {
+        [None, None] => format!("{named} {id}"),
+        _ => format!("{named} ({id})"),
     }
 }
 

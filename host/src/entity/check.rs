@@ -14,8 +14,8 @@ use crate::tls::{self, Authorities};
 /// Port of a target that is given without one. Source: Kong.
 pub const DEFAULT_PORT: u16 = 8000;
 
-/// An id as texts have it: only in the form with hyphens, recognised by its length. 32 hexadecimal
-/// digits are an ordinary text. Source: Kong.
+/// Reads an id, in the form with hyphens alone, which its length tells apart: 32 hexadecimal digits
+/// are an ordinary text. Source: Kong.
 pub(crate) fn uuid(text: &str) -> Option<Uuid> {
     let id = Uuid::try_parse(text).ok();
     id.filter(|_| text.len() == Hyphenated::LENGTH)

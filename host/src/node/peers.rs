@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_place_is_that_among_the_others_and_this_gateway_is_always_alive() {
+    fn the_share_is_that_of_its_rank_among_the_others_and_this_gateway_is_always_alive() {
         let peers = Peers::new();
         assert_eq!(peers.share(), NodeShare::ONLY);
         let (before, after) = (Uuid::nil(), Uuid::max());

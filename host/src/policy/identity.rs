@@ -9,12 +9,12 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use super::signature::Algorithm;
-use crate::entity::Expiry;
 use crate::entity::basic_auth_credential::BasicAuthCredential;
 use crate::entity::consumer::Consumer;
 use crate::entity::jwt_secret::JwtSecret;
 use crate::entity::key_auth_credential::KeyAuthCredential;
 use crate::entity::key_hash;
+use crate::entity::{Expiry, uuid};
 use crate::public_key::PublicKey;
 use crate::shared_map::SharedMap;
 
@@ -159,7 +159,7 @@ impl Identities {
 
     /// The consumer with this primary key or username.
     pub fn consumer_named(&self, name: &str) -> Option<&Arc<Consumer>> {
-        let by_id = Uuid::try_parse(name).ok().and_then(|id| self.consumer(id));
+        let by_id = uuid(name).and_then(|id| self.consumer(id));
         by_id.or_else(|| self.consumer(*self.by_username.get(name)?))
     }
 
