@@ -270,7 +270,7 @@ impl Balancer {
         if let Some(facts) = request.facts {
             self.interests.prepare(facts);
         }
-        let kept = self.keep_facts(&request);
+        let mut kept = self.keep_facts(&request);
         let locked = if self.stuck.load(Ordering::Relaxed) {
             self.inner.try_lock()
         } else {
@@ -321,8 +321,8 @@ impl Balancer {
         }
         // Before the request counts at the endpoint.
         let observer = inner.observer.as_ref().filter(|_| answer.is_ok());
-        let observing =
-            observer.and_then(|observer| observer.note(request, kept, tried, &inner.table, chosen));
+        let observing = observer
+            .and_then(|observer| observer.note(request, &mut kept, tried, &inner.table, chosen));
         let cost = match answer {
             Ok(Some((_, cost))) => cost,
             Ok(None) | Err(_) => RequestCost::NONE,

@@ -20,13 +20,13 @@ pub(super) trait PickObserver: Send + Sync {
     /// before the pick, without the lock.
     fn keep(&self, request: &PickRequest<'_>) -> Option<Box<KeptFacts>>;
 
-    /// Notes a pick of the plugin, before the request counts at the endpoint. Returns the thread
-    /// that the caller must unpark for it, after it has released the lock: the woken thread may
-    /// preempt the caller.
+    /// Notes a pick of the plugin, before the request counts at the endpoint. Takes the facts only if
+    /// it keeps them: the caller frees them after it has released the lock. Returns the thread that
+    /// the caller must unpark for it then: the woken thread may preempt the caller.
     fn note(
         &self,
         request: PickRequest<'_>,
-        facts: Option<Box<KeptFacts>>,
+        facts: &mut Option<Box<KeptFacts>>,
         tried: &[u64],
         table: &[Arc<Endpoint>],
         chosen: Option<usize>,

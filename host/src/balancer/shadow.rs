@@ -10,7 +10,7 @@ mod tally;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
 use std::time::{Duration, SystemTime};
@@ -411,7 +411,7 @@ impl PickObserver for Shadow {
     fn note(
         &self,
         request: PickRequest<'_>,
-        facts: Option<Box<KeptFacts>>,
+        facts: &mut Option<Box<KeptFacts>>,
         tried: &[u64],
         table: &[Arc<Endpoint>],
         chosen: Option<usize>,
@@ -427,13 +427,16 @@ impl PickObserver for Shadow {
         }
         let pick = Pick {
             request: request.in_numbers(),
-            facts,
+            facts: facts.take(),
             tried: tried.into(),
             first: chosen.map(|position| (position, table[position].work())),
             table: self.newest.load(Ordering::Relaxed),
             shadow: self.own.upgrade()?,
         };
-        if self.queue.picks.try_send(pick).is_err() {
+        if let Err(TrySendError::Full(pick) | TrySendError::Disconnected(pick)) =
+            self.queue.picks.try_send(pick)
+        {
+            *facts = pick.facts;
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return None;
         }
