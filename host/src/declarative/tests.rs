@@ -396,7 +396,12 @@ fn the_only_workspace_may_be_named() {
         ),
         (
             "workspaces: [{id: 1, name: default}]",
-            "workspaces[0]",
+            "workspaces[0].id",
+            "expected a string",
+        ),
+        (
+            "workspaces: [{id: one, name: default}]",
+            "workspaces[0].id",
             "expected a valid UUID",
         ),
         (
