@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::admin_input::{FORM, JSON, MULTIPART, multipart, post, said};
-use crate::harness::{Backend, Gateway, guest};
+use crate::harness::{Backend, Gateway, Setup, guest};
 
 #[test]
 fn structure_of_input_is_bounded_and_the_answer_names_the_bound() {
@@ -158,4 +158,21 @@ fn a_query_has_no_more_arguments_than_a_body() {
     let path = format!("/services?{}", query(1001));
     let reply = gateway.admin("POST", &path, &[("host", "h")]).expect(400);
     assert_eq!(said(&reply), "Too many arguments");
+}
+
+#[test]
+fn the_number_of_headers_follows_the_setting() {
+    let gateway = Setup::new().arg("--max-headers", 300).start();
+    let with_headers = |count: usize| {
+        let names: Vec<String> = (0..count).map(|number| format!("x-{number}")).collect();
+        let headers: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "1")).collect();
+        gateway.send(gateway.admin, "GET", "/status", &headers, None)
+    };
+    with_headers(250).expect(200);
+    let refused = with_headers(301).expect(431).json();
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.contains("more fields than max_headers"),
+        "{refused}"
+    );
 }

@@ -241,7 +241,9 @@ async fn pass(admin: &Admin, canary: &RunningCanary) {
     let reason = if canary.settings.promote {
         match promote(admin, canary).await {
             Ok(true) => {
-                // The compiler of snapshots logs that it has ended.
+                changes::log_text(&format!(
+                    "balancer {balancer:?} canary ended: promoted, since no bound was broken (version {version})"
+                ));
                 return;
             }
             // The step that ended it reports why.

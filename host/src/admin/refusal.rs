@@ -219,7 +219,10 @@ fn answer(status: StatusCode) -> Bytes {
     let message = match status {
         StatusCode::BAD_REQUEST => "the head of the request is not valid HTTP/1.1",
         StatusCode::URI_TOO_LONG => "the target of the request is too long",
-        _ => "the head of the request is larger than the setting max_header_size allows",
+        _ => {
+            "the head of the request is larger than the setting max_header_size allows, or has more \
+             fields than max_headers"
+        }
     };
     let body = json!({ "message": message }).to_string();
     let reason = status.canonical_reason().unwrap_or_default();

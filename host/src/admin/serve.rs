@@ -103,7 +103,8 @@ async fn serve_router(
         // A client may close its sending side after its request.
         .half_close(true)
         .header_read_timeout(settings.client_header_timeout)
-        .max_header_size(settings.max_header_size);
+        .max_header_size(settings.max_header_size)
+        .max_headers(settings.max_headers);
     // Each connection holds a sender: the receiver ends with the last of them.
     let (open, mut closed) = mpsc::channel::<()>(1);
     let serving = Serving {

@@ -25,6 +25,9 @@ const TAIL: usize = 1024;
 /// How the message of a Rust panic begins, after the name of the thread.
 const PANICKED: &str = "panicked at ";
 
+/// What the hint of a Rust panic contains how to get a backtrace, which is not available here.
+const BACKTRACE_HINT: &str = "RUST_BACKTRACE=";
+
 /// Last lines that are quoted if the output has no message of a panic.
 const LAST_LINES: usize = 3;
 
@@ -92,8 +95,7 @@ impl Output {
         let mut lines: Vec<&str> = text
             .lines()
             .map(str::trim)
-            // The hint how to get a backtrace, which is not available here.
-            .filter(|line| !line.is_empty() && !line.contains("RUST_BACKTRACE"))
+            .filter(|line| !line.is_empty() && !line.contains(BACKTRACE_HINT))
             .collect();
         if !text.starts_with(PANICKED) {
             lines.drain(..lines.len().saturating_sub(LAST_LINES));
@@ -116,7 +118,9 @@ impl Output {
         }
         if self.left < PRINTED_PER_CALL {
             let text = std::mem::take(&mut self.text);
-            self.say(Level::INFO, &String::from_utf8_lossy(&text));
+            let text = String::from_utf8_lossy(&text);
+            let lines = text.lines().filter(|line| !line.contains(BACKTRACE_HINT));
+            self.say(Level::INFO, &lines.collect::<Vec<_>>().join("\n"));
             self.left = PRINTED_PER_CALL;
         }
         if std::mem::take(&mut self.overflowed) {

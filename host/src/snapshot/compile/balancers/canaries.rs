@@ -39,7 +39,8 @@ impl Canaries {
                 (Some(running), _) => Arc::clone(running),
                 (None, Some(plugin)) => {
                     let (version, share) = (&*wanted.version, wanted.share_percent);
-                    tracing::info!(
+                    // The request that has started it is logged.
+                    tracing::debug!(
                         balancer = balancer.name,
                         version,
                         "canary started: {share} % of the picks"
@@ -60,7 +61,7 @@ impl Canaries {
                 let row = balancers.get(&id).and_then(|row| row.canary.as_ref());
                 let own = row.filter(|row| row.id == canary.settings.id);
                 let state = own.map_or("by the operator", |row| row.state.name());
-                tracing::info!(
+                tracing::debug!(
                     balancer = canary.name,
                     version = canary.plugin.digest,
                     "canary ended: {state}"
