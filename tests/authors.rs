@@ -60,8 +60,8 @@ fn cargo<A: AsRef<OsStr>>(folder: &Path, arguments: &[A]) -> String {
     said
 }
 
-/// Checks what cargo says of the project, which it has compiled. Other warnings of cargo, such as of
-/// its network, are not of the project.
+/// Checks what cargo says of the project, which it has compiled. Other warnings of cargo, such as
+/// of its network, are not of the project.
 #[track_caller]
 fn assert_no_warning(said: &str) {
     assert!(said.contains(" my-balancer v"), "not compiled: {said}");

@@ -5,8 +5,9 @@
 //! entries and some hundred pointers are copied.
 //!
 //! A shard is a table with open addressing, so a look-up of a key that is stored in its slot, such
-//! as an id, reads two places in memory: where the shard is, and that slot. With a hundred thousand entries, hardly any of them is in a
-//! cache of the processor, and each further place would cost a request about 0.3 µs.
+//! as an id, reads two places in memory: where the shard is, and that slot. With a hundred thousand
+//! entries, hardly any of them is in a cache of the processor, and each further place would cost a
+//! request about 0.3 µs.
 
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};

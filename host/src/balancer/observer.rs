@@ -20,9 +20,9 @@ pub(super) trait PickObserver: Send + Sync {
     /// before the pick, without the lock.
     fn keep(&self, request: &PickRequest<'_>) -> Option<Box<KeptFacts>>;
 
-    /// Notes a pick of the plugin, before the request counts at the endpoint. Takes the facts only if
-    /// it keeps them: the caller frees them after it has released the lock. Returns the thread that
-    /// the caller must unpark for it then: the woken thread may preempt the caller.
+    /// Notes a pick of the plugin, before the request counts at the endpoint. Takes the facts only
+    /// if it keeps them: the caller frees them after it has released the lock. Returns the thread
+    /// that the caller must unpark for it then: the woken thread may preempt the caller.
     fn note(
         &self,
         request: PickRequest<'_>,

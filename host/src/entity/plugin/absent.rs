@@ -3,8 +3,8 @@
 
 use super::known_names;
 
-/// The plugins that come with Kong 3.9, and those of Kong Enterprise, some of them of later versions.
-/// Source: `kong.constants`, and Kong's plugin hub.
+/// The plugins that come with Kong 3.9, and those of Kong Enterprise, some of them of later
+/// versions. Source: `kong.constants`, and Kong's plugin hub.
 const ABSENT: &[&str] = &[
     "ai-azure-content-safety",
     "ai-prompt-decorator",

@@ -177,7 +177,8 @@ impl Members {
     }
 
     /// Ends the use of all addresses, since the upstream was deleted. The balancer keeps its table:
-    /// a request may have been routed here and have no endpoint yet, because its body is still read.
+    /// a request may have been routed here and have no endpoint yet, because its body is still
+    /// read.
     pub(in crate::upstream) fn retire(&self) {
         let mut inner = self.inner.lock();
         let Inner {
