@@ -132,6 +132,13 @@ impl<'a> ReadBody<'a> {
         }
     }
 
+    /// Finds the answers to these questions, which it remembers.
+    pub fn prepare(&self, questions: &[BodyQuestion]) {
+        for question in questions {
+            self.answer(question);
+        }
+    }
+
     /// At most `most` of its bytes for another thread, and whether there may be more.
     pub fn keep(&self, most: usize) -> (Bytes, bool) {
         let start = self.start(most);

@@ -170,9 +170,7 @@ impl RequestFacts for KeptView<'_> {
 
     fn prepare(&self, questions: &[BodyQuestion]) {
         if let Some(body) = &self.body {
-            for question in questions {
-                body.answer(question);
-            }
+            body.prepare(questions);
         }
     }
 }

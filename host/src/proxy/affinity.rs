@@ -194,9 +194,7 @@ impl balancer::RequestFacts for RequestFacts<'_> {
 
     fn prepare(&self, questions: &[BodyQuestion]) {
         if let Some(body) = &self.body {
-            for question in questions {
-                body.answer(question);
-            }
+            body.prepare(questions);
         }
     }
 }

@@ -127,9 +127,7 @@ impl RequestFacts for AskedFacts<'_> {
 
     fn prepare(&self, questions: &[BodyQuestion]) {
         if let Some(body) = &self.body {
-            for question in questions {
-                body.answer(question);
-            }
+            body.prepare(questions);
         }
     }
 }
