@@ -7,8 +7,8 @@ mod cost;
 mod output;
 mod progress;
 mod report;
+mod run;
 mod suite;
-mod trial;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::trial::{CheckRun, Wrong};
+use super::run::{CheckRun, Wrong};
 use super::{Finding, Subject, progress};
 use crate::balancer::CostBudget;
 use crate::clock::thread_cpu_time;

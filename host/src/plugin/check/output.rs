@@ -41,8 +41,7 @@ pub(super) fn with(sentence: String) -> String {
     let printed: Vec<&str> = printed
         .lines()
         .map(str::trim)
-        // Rust's advice after each panic is of no use here.
-        .filter(|line| !line.is_empty() && !line.contains("RUST_BACKTRACE"))
+        .filter(|line| !line.is_empty())
         .collect();
     if printed.is_empty() || sentence.contains(QUOTE) {
         return sentence;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::trial::{CheckRun, Wrong};
+use super::run::{CheckRun, Wrong};
 use super::{Finding, Subject, output, progress};
 use crate::endpoint::{Endpoint, InFlight, LoadReport, RequestCost};
 
